@@ -1,0 +1,46 @@
+"""VLKD: give any CLIP a voice (arXiv:2203.06386).
+
+Importing the package makes transformers' Auto classes and pipelines know the model. The classes themselves, and torch
+with them, are loaded when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .registration import register
+
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "VLKDConfig": "configuration_vlkd",
+    "CLIPResNetVisionConfig": "configuration_clip_resnet_vlkd",
+    "CLIPResNetVisionModelWithProjection": "modeling_clip_resnet_vlkd",
+    "VLKDModel": "modeling_vlkd",
+    "VLKDForConditionalGeneration": "modeling_vlkd",
+    "VLKDForSequenceClassification": "modeling_vlkd",
+    "VLKDProcessor": "processing_vlkd",
+    "VLKDVisualQuestionAnsweringPipeline": "pipeline_vlkd",
+    "VLKDImageCaptioningPipeline": "pipeline_vlkd",
+}
+__all__ = sorted(_MODULES)
+
+if TYPE_CHECKING:
+    from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig as CLIPResNetVisionConfig
+    from .configuration_vlkd import VLKDConfig as VLKDConfig
+    from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection as CLIPResNetVisionModelWithProjection
+    from .modeling_vlkd import VLKDForConditionalGeneration as VLKDForConditionalGeneration
+    from .modeling_vlkd import VLKDForSequenceClassification as VLKDForSequenceClassification
+    from .modeling_vlkd import VLKDModel as VLKDModel
+    from .pipeline_vlkd import VLKDImageCaptioningPipeline as VLKDImageCaptioningPipeline
+    from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline as VLKDVisualQuestionAnsweringPipeline
+    from .processing_vlkd import VLKDProcessor as VLKDProcessor
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+register()

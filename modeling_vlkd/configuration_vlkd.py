@@ -1,0 +1,130 @@
+"""Configuration of VLKD: a frozen CLIP vision tower, a BART, and three matrices between them."""
+
+import math
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+
+
+# What a repository's config.json says, so that `from_pretrained(..., trust_remote_code=True)` finds the code that
+# `save_pretrained` puts beside it. Written by hand: transformers gathers only the class that is being saved.
+AUTO_MAP = {
+    "AutoConfig": "configuration_vlkd.VLKDConfig",
+    "AutoModel": "modeling_vlkd.VLKDModel",
+    "AutoModelForImageTextToText": "modeling_vlkd.VLKDForConditionalGeneration",
+    "AutoModelForVisualQuestionAnswering": "modeling_vlkd.VLKDForConditionalGeneration",
+    "AutoModelForSeq2SeqLM": "modeling_vlkd.VLKDForConditionalGeneration",
+    "AutoModelForSequenceClassification": "modeling_vlkd.VLKDForSequenceClassification",
+    "AutoProcessor": "processing_vlkd.VLKDProcessor",
+}
+# One entry only: with a second one, `pipeline(model=...)` could no longer infer the task.
+CUSTOM_PIPELINES = {
+    "visual-question-answering": {
+        "impl": "pipeline_vlkd.VLKDVisualQuestionAnsweringPipeline",
+        "pt": ["AutoModelForVisualQuestionAnswering"],
+        "default": None,
+        "type": "multimodal",
+    }
+}
+
+
+@strict
+class VLKDConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`VLKDModel`] and its heads (arXiv:2203.06386).
+
+    Args:
+        vision_config (`dict` or `PreTrainedConfig`, *optional*):
+            The CLIP vision tower; its `model_type` chooses the class. Defaults to a `clip_vision_model`.
+        text_config (`dict` or `PreTrainedConfig`, *optional*):
+            The BART. Defaults to `bart`.
+        projection_dim (`int`, *optional*):
+            Width of CLIP's joint space. Taken from `vision_config` (SigLIP, which has no projection: its
+            `hidden_size`); an unequal value is an error.
+        text_pooling (`str`, *optional*, defaults to `"bos"`):
+            Which BART encoder state stands for the sentence: `"bos"` (first token), `"eos"` (last token) or `"mean"`.
+        freeze_vision_tower (`bool`, *optional*, defaults to `True`):
+            Keep CLIP as it is: no gradients, and eval mode whatever `train()` is told.
+        bridge_text_only (`bool`, *optional*, defaults to `True`):
+            Without an image, send the text through CLIP's space (`W'_e W_e E`), as beside an image. `False` gives the
+            decoder BART's own encoder states.
+        logit_scale_init_value (`float`, *optional*, defaults to `ln(1 / 0.07)`):
+            Logarithm of the initial inverse temperature of the contrastive loss.
+
+    Example:
+
+    ```python
+    >>> from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration
+
+    >>> config = VLKDConfig(
+    ...     vision_config={"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64,
+    ...                    "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 16},
+    ...     text_config={"model_type": "bart", "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+    ...                  "encoder_attention_heads": 4, "decoder_attention_heads": 4, "vocab_size": 100},
+    ... )
+    >>> model = VLKDForConditionalGeneration(config)
+    >>> config.projection_dim
+    16
+
+    ```
+    """
+
+    model_type = "vlkd"
+    sub_configs_defaults = {
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="clip_vision_model"),
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bart"),
+    }
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    projection_dim: int | None = None
+    text_pooling: str = "bos"
+    freeze_vision_tower: bool = True
+    bridge_text_only: bool = True
+    logit_scale_init_value: float = math.log(1 / 0.07)
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs):
+        # A loaded `custom_pipelines` beats the pipeline registry and asks for trust even where this package is
+        # imported. Only the copy that runs as remote code may keep it; `to_dict` writes it back for the Hub.
+        custom_pipelines = kwargs.pop("custom_pipelines", None)
+        if custom_pipelines is not None and __name__.startswith("transformers_modules."):
+            kwargs["custom_pipelines"] = custom_pipelines
+        # Our own ResNet configuration is no Auto class, so it is built before the base class looks for it there.
+        if (
+            isinstance(self.vision_config, dict)
+            and self.vision_config.get("model_type") == CLIPResNetVisionConfig.model_type
+        ):
+            self.vision_config = CLIPResNetVisionConfig(**self.vision_config)
+        super().__post_init__(**kwargs)
+        tower_dim = getattr(self.vision_config, "projection_dim", None) or self.vision_config.hidden_size
+        if self.projection_dim is None:
+            self.projection_dim = tower_dim
+
+    def validate_projection(self):
+        tower_dim = getattr(self.vision_config, "projection_dim", None) or self.vision_config.hidden_size
+        if self.projection_dim != tower_dim:
+            raise ValueError(
+                f"projection_dim={self.projection_dim}, but the vision tower gives {tower_dim} dimensions. "
+                "Leave projection_dim out: it is taken from vision_config."
+            )
+
+    def validate_text_pooling(self):
+        if self.text_pooling not in ("bos", "eos", "mean"):
+            raise ValueError(f'text_pooling={self.text_pooling!r}: choose "bos", "eos" or "mean".')
+
+    def to_dict(self) -> dict[str, Any]:
+        output = super().to_dict()
+        output["auto_map"] = AUTO_MAP
+        output["custom_pipelines"] = CUSTOM_PIPELINES
+        return output
+
+
+VLKDConfig.register_for_auto_class()
+
+__all__ = ["VLKDConfig"]

@@ -1,0 +1,721 @@
+"""VLKD (arXiv:2203.06386): a frozen CLIP vision tower speaks through a BART.
+
+Notation of the paper in the comments: `V` the image rows in CLIP's joint space, `E` the BART encoder states, `W_e`
+(`text_projection`), `W'_e` (`text_to_decoder`) and `W_i` (`image_to_decoder`) the three bias-free matrices, and
+`C = [W_i V ; W'_e W_e E]` what the BART decoder attends to, eq. (1). Here and below it is called the memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    BartForConditionalGeneration,
+    BartModel,
+    Cache,
+    CLIPVisionModelWithProjection,
+    GenerationConfig,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipVisionModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    BaseModelOutputWithPooling,
+    ModelOutput,
+    Seq2SeqLMOutput,
+    Seq2SeqModelOutput,
+    Seq2SeqSequenceClassifierOutput,
+)
+from transformers.models.bart.modeling_bart import BartClassificationHead, shift_tokens_right
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, can_return_tuple
+
+from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+from .configuration_vlkd import VLKDConfig
+from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
+
+
+if TYPE_CHECKING:
+    # Nothing is imported here, but whoever saves the model saves every file that it names: the Hub gets these two.
+    from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline  # noqa: F401
+    from .processing_vlkd import VLKDProcessor  # noqa: F401
+
+
+class VisionTower(NamedTuple):
+    """How one kind of vision tower is built, and where its output holds the rows `V`."""
+
+    model_class: type[PreTrainedModel]
+    rows: Callable[[ModelOutput], Tensor]  # output -> (batch, rows, projection_dim); row 0 is CLIP's image embedding
+
+
+# By `model_type` and not by class: as remote code, one configuration class exists under two module names.
+VISION_TOWERS = {
+    "clip_vision_model": VisionTower(CLIPVisionModelWithProjection, lambda output: output.image_embeds[:, None]),
+    "siglip_vision_model": VisionTower(SiglipVisionModel, lambda output: output.pooler_output[:, None]),
+    CLIPResNetVisionConfig.model_type: VisionTower(
+        CLIPResNetVisionModelWithProjection, lambda output: output.last_hidden_state
+    ),
+}
+
+
+def vision_tower_of(model_type: str) -> VisionTower:
+    """Looks a vision tower up; a kind that is not supported is a ValueError."""
+    if model_type not in VISION_TOWERS:
+        raise ValueError(
+            f"Vision towers of type {model_type!r} are not supported; choose one of {', '.join(VISION_TOWERS)}."
+        )
+    return VISION_TOWERS[model_type]
+
+
+def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: str) -> Tensor:
+    """Takes one state for the sentence: the first attended (`"bos"`), the last (`"eos"`) or their mean.
+
+    Args:
+        states: `(batch, length, d_model)`.
+        attention_mask: `(batch, length)`, 1 for attended positions; all of them where None.
+
+    Returns:
+        `(batch, d_model)`.
+    """
+    if attention_mask is None:
+        attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    if text_pooling == "mean":
+        weights = attention_mask.to(states.dtype)[..., None]
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+    positions = torch.arange(1, states.shape[1] + 1, device=states.device)
+    order = positions if text_pooling == "eos" else positions.flip(0)
+    chosen = (attention_mask.to(torch.long) * order).argmax(dim=1)
+    return states[torch.arange(len(states), device=states.device), chosen]
+
+
+def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tensor | None:
+    """Extends a mask of text length to the memory, whose image rows stand first and are all attended.
+
+    A mask that has the memory's length already is taken as it is.
+    """
+    if attention_mask is None:
+        return None
+    rows = memory_length - attention_mask.shape[-1]
+    if rows < 0:
+        raise ValueError(
+            f"attention_mask covers {attention_mask.shape[-1]} positions, but the encoder output has {memory_length}."
+        )
+    return torch.cat([attention_mask.new_ones(len(attention_mask), rows), attention_mask], dim=-1)
+
+
+@dataclass
+class VLKDModelOutput(Seq2SeqModelOutput):
+    r"""
+    A BART output (`encoder_last_hidden_state` is the memory C) and, when `clean_input_ids` is given:
+
+    image_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): row 0 of V, L2-normalised.
+    text_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): the sentence in CLIP's space, L2-normalised.
+    logit_scale (`torch.FloatTensor`, scalar): inverse temperature, exponentiated.
+    """
+
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    logit_scale: torch.FloatTensor | None = None
+
+
+@dataclass
+class VLKDSeq2SeqLMOutput(Seq2SeqLMOutput):
+    r"""
+    A BART language-modelling output and the three extra fields of [`VLKDModelOutput`].
+    """
+
+    image_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    logit_scale: torch.FloatTensor | None = None
+
+
+class VLKDPreTrainedModel(PreTrainedModel):
+    config: VLKDConfig
+    config_class = VLKDConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, VLKDModel):
+            init.orthogonal_(module.text_projection.weight)
+            # W'_e starts as the pseudo-inverse of W_e (section 3.2.3), and W_i starts there too.
+            inverse = torch.linalg.pinv(module.text_projection.weight.float())
+            init.copy_(module.text_to_decoder.weight, inverse)
+            init.copy_(module.image_to_decoder.weight, inverse)
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base_model.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        self.base_model.language_model.set_input_embeddings(value)
+
+    def get_encoder(self, modality: str | None = None):
+        if modality is None:
+            return self.base_model.language_model.get_encoder()
+        return super().get_encoder(modality=modality)
+
+    def get_decoder(self):
+        return self.base_model.language_model.get_decoder()
+
+    def get_image_features(self, pixel_values: Tensor, **kwargs) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Embeds images in CLIP's joint space. See [`VLKDModel.get_image_features`].
+        """
+        return self.base_model.get_image_features(pixel_values=pixel_values, **kwargs)
+
+    def get_text_features(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Embeds texts in CLIP's joint space. See [`VLKDModel.get_text_features`].
+        """
+        return self.base_model.get_text_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+    def get_image_rows(self, pixel_values: Tensor, **kwargs) -> Tensor:
+        r"""
+        Computes the image rows V once, to be passed as `image_embeds`. See [`VLKDModel.get_image_rows`].
+        """
+        return self.base_model.get_image_rows(pixel_values=pixel_values, **kwargs)
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls,
+        vision_model_name_or_path: str,
+        text_model_name_or_path: str,
+        dtype: torch.dtype = torch.float32,
+        **config_kwargs: Any,
+    ) -> "VLKDPreTrainedModel":
+        r"""
+        Assembles a model from a pretrained CLIP and a pretrained BART: a new orthogonal `W_e`, and `W'_e` and `W_i`
+        as its pseudo-inverse. Generation starts from [`default_generation_config`].
+
+        Args:
+            vision_model_name_or_path (`str`):
+                Folder or Hub id of a CLIP in transformers format; its text tower is left out.
+            text_model_name_or_path (`str`):
+                Folder or Hub id of a BART in transformers format.
+            dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
+                Type of all weights.
+            config_kwargs:
+                Fields of [`VLKDConfig`].
+
+        Raises:
+            ValueError: one of the two is a model of another kind, or lacks weights.
+        """
+        vision_tower = load_vision_tower(vision_model_name_or_path, dtype)
+        text_model, loading = BartForConditionalGeneration.from_pretrained(
+            text_model_name_or_path, dtype=dtype, output_loading_info=True
+        )
+        refuse_missing(text_model_name_or_path, loading)
+        config = cls.config_class(vision_config=vision_tower.config, text_config=text_model.config, **config_kwargs)
+        # On the meta device nothing is allocated: the two towers are put in as they are, and only the rest is made.
+        with torch.device("meta"):
+            model = cls(config)
+        model.base_model.vision_tower = vision_tower
+        model.base_model.language_model = text_model.model
+        for module in reversed(list(model.modules())):  # children first, as in `initialize_weights`
+            if any(tensor.is_meta for tensor in [*module.parameters(recurse=False), *module.buffers(recurse=False)]):
+                module.to_empty(device="cpu", recurse=False).to(dtype)
+                model._init_weights(module)
+        model.tie_weights()
+        model.base_model.freeze_vision_tower()
+        if model.can_generate():
+            model.final_logits_bias.copy_(text_model.final_logits_bias)
+            model.generation_config = default_generation_config(text_model.config)
+        return model.eval()
+
+
+def load_vision_tower(name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Loads the vision tower, with CLIP's projection, of a checkpoint in transformers format."""
+    config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    model_type = config.get("vision_config", config).get("model_type")
+    if model_type is None:  # configurations written long ago leave the model type of their towers out
+        model_type = f"{config.get('model_type')}_vision_model"
+    tower, loading = vision_tower_of(model_type).model_class.from_pretrained(
+        name_or_path, dtype=dtype, output_loading_info=True
+    )
+    refuse_missing(name_or_path, loading)
+    return tower
+
+
+def refuse_missing(name_or_path: str, loading: dict[str, Any]):
+    """Raises a ValueError if a checkpoint lacked weights: they would have been made up at random."""
+    if loading["missing_keys"]:
+        names = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise ValueError(f"{name_or_path} lacks {len(loading['missing_keys'])} of the model's tensors, such as {names}.")
+
+
+def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig:
+    """Decoding defaults of a freshly assembled model.
+
+    Only the token ids come from BART: published BARTs carry settings of their summaries, such as forbidden repeats,
+    which would forbid an answer the words of its question. `forced_bos_token_id` is what infilling needs.
+    """
+    return GenerationConfig(
+        bos_token_id=text_config.bos_token_id,
+        pad_token_id=text_config.pad_token_id,
+        eos_token_id=text_config.eos_token_id,
+        decoder_start_token_id=text_config.decoder_start_token_id,
+        forced_bos_token_id=text_config.bos_token_id,
+        max_new_tokens=32,
+        num_beams=4,
+    )
+
+
+class VLKDModel(VLKDPreTrainedModel):
+    r"""
+    A CLIP vision tower with its projection, a BART, and `W_e`, `W'_e` and `W_i` between them, without a head.
+
+    Args:
+        config ([`VLKDConfig`]): sizes of all parts.
+    """
+
+    def __init__(self, config: VLKDConfig):
+        super().__init__(config)
+        width, dim = config.text_config.d_model, config.projection_dim
+        self.vision_tower = vision_tower_of(config.vision_config.model_type).model_class._from_config(
+            config.vision_config
+        )
+        self.language_model = BartModel._from_config(config.text_config)
+        self.text_projection = nn.Linear(width, dim, bias=False)  # W_e
+        self.text_to_decoder = nn.Linear(dim, width, bias=False)  # W'_e
+        self.image_to_decoder = nn.Linear(dim, width, bias=False)  # W_i
+        self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
+        self.post_init()
+        self.freeze_vision_tower()
+
+    def freeze_vision_tower(self):
+        """Makes CLIP a constant, if the configuration says so: no gradients, no dropout, BatchNorm statistics kept."""
+        if self.config.freeze_vision_tower:
+            self.vision_tower.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "VLKDModel":
+        super().train(mode)
+        self.freeze_vision_tower()  # also after `from_pretrained`, which puts new parameters in and then calls eval()
+        return self
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Embeds images in CLIP's joint space.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): preprocessed images.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
+            `(batch, projection_dim)` equals CLIP's own image embedding, not normalised; the rest is the tower's.
+        """
+        output = self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self._rows_of(output)[:, 0],
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+        )
+
+    def get_image_rows(self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]) -> Tensor:
+        r"""
+        Computes the image rows V in CLIP's joint space, to be passed as `image_embeds` wherever `pixel_values` may
+        stand: one vision pass serves many questions.
+
+        Args:
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): preprocessed images.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, rows, projection_dim)`: one row for a ViT, all rows of the attention
+            pool for a ResNet; row 0 is CLIP's image embedding.
+        """
+        return self._rows_of(self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs))
+
+    def _rows_of(self, tower_output: ModelOutput) -> Tensor:
+        return vision_tower_of(self.config.vision_config.model_type).rows(tower_output)
+
+    @can_return_tuple
+    def get_text_features(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        r"""
+        Embeds texts in CLIP's joint space with BART's encoder.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`): tokens.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 for padding.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, d_model)`, *optional*): instead of `input_ids`.
+
+        Returns:
+            [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
+            `(batch, projection_dim)` is the sentence, not normalised; the rest is the BART encoder's.
+        """
+        output = self.language_model.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
+        )
+        sentence = pool_sentence(output.last_hidden_state, attention_mask, self.config.text_pooling)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=output.last_hidden_state,
+            pooler_output=self.text_projection(sentence),
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    def build_memory(self, text_states: Tensor, image_embeds: Tensor | None = None) -> Tensor:
+        r"""
+        Joins image rows and text states into what the decoder attends to, C of eq. (1).
+
+        Args:
+            text_states (`torch.FloatTensor` of shape `(batch, length, d_model)`): BART encoder states E.
+            image_embeds (`torch.FloatTensor` of shape `(batch, rows, projection_dim)`, *optional*): image rows V.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, rows + length, d_model)`.
+        """
+        if image_embeds is None and not self.config.bridge_text_only:
+            return text_states
+        bridged = self.text_to_decoder(self.text_projection(text_states))  # (batch, length, d_model), by CLIP's space
+        if image_embeds is None:
+            return bridged
+        if image_embeds.ndim != 3 or image_embeds.shape[-1] != self.config.projection_dim:
+            raise ValueError(
+                f"Expected image_embeds of shape (batch, rows, {self.config.projection_dim}), as `get_image_rows` "
+                f"returns them; got {tuple(image_embeds.shape)}."
+            )
+        if len(image_embeds) != len(text_states):
+            raise ValueError(f"Expected one image per text, got {len(image_embeds)} images and {len(text_states)} texts.")
+        image_states = self.image_to_decoder(image_embeds.to(bridged))  # (batch, rows, dim) -> (batch, rows, d_model)
+        return torch.cat([image_states, bridged], dim=1)
+
+    def encode(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[BaseModelOutput, Tensor | None]:
+        r"""
+        Runs both encoders; see `forward` for the arguments.
+
+        Returns:
+            The BART encoder's output with the memory C, `(batch, rows + length, d_model)`, in place of its last
+            states, and the image rows, `(batch, rows, projection_dim)`.
+        """
+        if pixel_values is not None and image_embeds is not None:
+            raise ValueError("Got pixel_values and image_embeds: give one, the rows are made of the pixels.")
+        if pixel_values is not None:
+            image_embeds = self.get_image_rows(pixel_values)
+        text = input_ids if input_ids is not None else inputs_embeds
+        if text is None:
+            raise ValueError("Expected input_ids (or inputs_embeds) beside the image: a question or a prompt to fill.")
+        text_mask = attention_mask[:, -text.shape[1] :] if attention_mask is not None else None
+        output = self.language_model.encoder(
+            input_ids=input_ids, attention_mask=text_mask, inputs_embeds=inputs_embeds, **kwargs
+        )
+        output.last_hidden_state = self.build_memory(output.last_hidden_state, image_embeds)
+        return output, image_embeds
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Tensor] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        clean_input_ids: Tensor | None = None,
+        clean_attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | VLKDModelOutput:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Text for the encoder: a question, a prompt or a corrupted caption.
+            pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`, *optional*):
+                One image for each text. Without an image the model is a text model.
+            image_embeds (`torch.FloatTensor` of shape `(batch, rows, projection_dim)`, *optional*):
+                Image rows V of `get_image_rows`, instead of `pixel_values`.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)` or `(batch, rows + length)`, *optional*):
+                0 for padding. The image rows stand before the text; a mask of text length is extended by them.
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
+                Defaults to `input_ids` shifted right, as in BART.
+            encoder_outputs (`BaseModelOutput`, *optional*):
+                The memory C, `(batch, rows + length, d_model)`, when it is known already.
+            clean_input_ids (`torch.LongTensor` of shape `(batch, clean_length)`, *optional*):
+                Captions before corruption. A second encoder pass embeds them, for the losses on embeddings.
+            clean_attention_mask (`torch.LongTensor` of shape `(batch, clean_length)`, *optional*): 0 for padding.
+        """
+        if encoder_outputs is None:
+            encoder_outputs, image_embeds = self.encode(
+                input_ids, attention_mask, inputs_embeds, pixel_values, image_embeds, **kwargs
+            )
+        elif not isinstance(encoder_outputs, BaseModelOutput):
+            encoder_outputs = BaseModelOutput(*encoder_outputs)
+        memory = encoder_outputs.last_hidden_state
+        if decoder_input_ids is None and decoder_inputs_embeds is None:
+            if input_ids is None:
+                raise ValueError("Expected decoder_input_ids or labels: without input_ids they have no default.")
+            text_config = self.config.text_config
+            decoder_input_ids = shift_tokens_right(
+                input_ids, text_config.pad_token_id, text_config.decoder_start_token_id
+            )
+        decoder_outputs = self.language_model.decoder(
+            input_ids=decoder_input_ids,
+            attention_mask=decoder_attention_mask,
+            encoder_hidden_states=memory,
+            encoder_attention_mask=cover_image_rows(attention_mask, memory.shape[1]),
+            past_key_values=past_key_values,
+            inputs_embeds=decoder_inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        output = VLKDModelOutput(
+            last_hidden_state=decoder_outputs.last_hidden_state,
+            past_key_values=decoder_outputs.past_key_values,
+            decoder_hidden_states=decoder_outputs.hidden_states,
+            decoder_attentions=decoder_outputs.attentions,
+            cross_attentions=decoder_outputs.cross_attentions,
+            encoder_last_hidden_state=memory,
+            encoder_hidden_states=encoder_outputs.hidden_states,
+            encoder_attentions=encoder_outputs.attentions,
+        )
+        if clean_input_ids is not None:
+            sentence = self.get_text_features(clean_input_ids, clean_attention_mask).pooler_output
+            output.text_embeds = nn.functional.normalize(sentence, dim=-1)
+            output.logit_scale = self.logit_scale.exp()
+            if image_embeds is not None:
+                output.image_embeds = nn.functional.normalize(image_embeds[:, 0], dim=-1)
+        return output
+
+
+class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
+    r"""
+    VLKD with BART's language-modelling head: captions, answers, and text.
+
+    Example:
+
+    ```python
+    >>> from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+    >>> from PIL import Image
+
+    >>> model = VLKDForConditionalGeneration.from_pretrained(checkpoint)
+    >>> processor = VLKDProcessor.from_pretrained(checkpoint)
+    >>> inputs = processor(images=Image.open(picture), text=processor.caption_prompts(1), return_tensors="pt")
+    >>> caption = processor.batch_decode(model.generate(**inputs), skip_special_tokens=True)
+
+    ```
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.shared.weight"}
+    _keys_to_ignore_on_load_missing = ["final_logits_bias"]
+
+    def __init__(self, config: VLKDConfig):
+        super().__init__(config)
+        self.model = VLKDModel(config)
+        vocab_size = config.text_config.vocab_size
+        self.lm_head = nn.Linear(config.text_config.d_model, vocab_size, bias=False)
+        self.register_buffer("final_logits_bias", torch.zeros(1, vocab_size))  # BART's; zero in every published one
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, VLKDForConditionalGeneration):
+            init.zeros_(module.final_logits_bias)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Module):
+        self.lm_head = value
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        embeddings = super().resize_token_embeddings(*args, **kwargs)
+        grown = len(embeddings.weight) - self.final_logits_bias.shape[-1]
+        self.final_logits_bias = nn.functional.pad(self.final_logits_bias, (0, grown))  # a negative pad cuts off
+        return embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Tensor] | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        clean_input_ids: Tensor | None = None,
+        clean_attention_mask: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | VLKDSeq2SeqLMOutput:
+        r"""
+        Takes the arguments of [`VLKDModel.forward`] and:
+
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
+                Text to write, -100 where it does not count; without `decoder_input_ids`, the decoder reads it shifted
+                right. The loss is the mean over tokens, or the sum over `num_items_in_batch` if that is given.
+            logits_to_keep (`int` or `torch.LongTensor`, *optional*, defaults to 0):
+                Compute logits of the last so many positions, or of these positions, only. 0 means all.
+        """
+        text_config = self.config.text_config
+        if labels is not None:
+            use_cache = False
+            if decoder_input_ids is None and decoder_inputs_embeds is None:
+                decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        output = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            image_embeds=image_embeds,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            clean_input_ids=clean_input_ids,
+            clean_attention_mask=clean_attention_mask,
+            use_cache=use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(output.last_hidden_state[:, kept]) + self.final_logits_bias  # (batch, length, vocabulary)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=text_config.vocab_size,
+                shift_labels=labels,  # the decoder input is shifted already
+                num_items_in_batch=num_items_in_batch,
+            )
+        fields = {name: value for name, value in output.items() if name != "last_hidden_state"}
+        return VLKDSeq2SeqLMOutput(loss=loss, logits=logits, **fields)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
+        text_config = self.config.text_config
+        return shift_tokens_right(labels, text_config.pad_token_id, text_config.decoder_start_token_id)
+
+    def _prepare_text_encoder_decoder_kwargs_for_generation(
+        self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config
+    ) -> dict[str, Any]:
+        # The one hook that `generate()` needs: it runs BART's encoder, and here its states become the memory C.
+        image_embeds = model_kwargs.pop("image_embeds", None)
+        if (pixel_values := model_kwargs.pop("pixel_values", None)) is not None:
+            image_embeds = self.get_image_rows(pixel_values)
+        model_kwargs = super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, model_kwargs, model_input_name, generation_config
+        )
+        output = model_kwargs["encoder_outputs"]
+        output.last_hidden_state = self.model.build_memory(output.last_hidden_state, image_embeds)
+        mask = model_kwargs.get("attention_mask")
+        model_kwargs["attention_mask"] = cover_image_rows(mask, output.last_hidden_state.shape[1])
+        return model_kwargs
+
+
+class VLKDForSequenceClassification(VLKDPreTrainedModel):
+    r"""
+    VLKD with BART's classification head on the decoder's state of the last token, for GLUE and its like; an image may
+    stand beside the text. `config.num_labels` and `config.problem_type` choose the loss as in BART.
+    """
+
+    def __init__(self, config: VLKDConfig):
+        super().__init__(config)
+        self.model = VLKDModel(config)
+        text_config = config.text_config
+        self.classification_head = BartClassificationHead(
+            text_config.d_model, text_config.d_model, config.num_labels, text_config.classifier_dropout
+        )
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple[Tensor] | None = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | Seq2SeqSequenceClassifierOutput:
+        r"""
+        Takes the arguments of [`VLKDModel.forward`] and:
+
+        Args:
+            labels (`torch.LongTensor` of shape `(batch,)`, or float for regression, *optional*): classes.
+        """
+        if inputs_embeds is not None and decoder_inputs_embeds is None and decoder_input_ids is None:
+            decoder_inputs_embeds = inputs_embeds
+        output = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            image_embeds=image_embeds,
+            attention_mask=attention_mask,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            encoder_outputs=encoder_outputs,
+            inputs_embeds=inputs_embeds,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            use_cache=False if labels is not None else use_cache,
+            return_dict=True,
+            **kwargs,
+        )
+        states = output.last_hidden_state
+        if decoder_input_ids is None and decoder_attention_mask is None and attention_mask is not None:
+            decoder_attention_mask = attention_mask[:, -states.shape[1] :]  # the decoder has read the encoder's text
+        sentence = pool_sentence(states, decoder_attention_mask, "eos")
+        logits = self.classification_head(sentence)  # (batch, num_labels)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        fields = {name: value for name, value in output.items() if name != "last_hidden_state"}
+        return Seq2SeqSequenceClassifierOutput(loss=loss, logits=logits, **fields)
+
+
+# Makes `save_pretrained` write these files beside the weights; `auto_map` is VLKDConfig's.
+VLKDModel.register_for_auto_class("AutoModel")
+VLKDForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+VLKDForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
+
+__all__ = ["VLKDForConditionalGeneration", "VLKDForSequenceClassification", "VLKDModel", "VLKDPreTrainedModel"]

@@ -1,0 +1,231 @@
+"""Images and texts in, answers and captions out: the processor of VLKD."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
+from transformers.image_utils import load_image
+from transformers.processing_utils import ProcessorMixin
+
+
+CAPTION_PREFIX = "A picture of"
+ANSWER_MARK = "Answer:"
+# CLIP sees the central square. A strip longer than this is cut to its middle first, which changes no pixel of that
+# square but keeps the resized image, whose *short* side becomes CLIP's, from filling the memory.
+MAX_ASPECT_RATIO = 64
+
+ImageInput = str | os.PathLike | Image.Image
+
+
+def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
+    """Opens an image as 8-bit RGB: transparency on white, 16 bits scaled to 8, the camera's rotation applied.
+
+    Args:
+        image: a path, a URL, or a PIL image.
+        timeout: seconds to wait for a URL.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no image, is broken, or has no pixels worth the name.
+    """
+    name = f"Image {os.fspath(image)}" if isinstance(image, (str, os.PathLike)) else "The image"
+    if isinstance(image, os.PathLike) or (isinstance(image, str) and not image.startswith(("http://", "https://"))):
+        if not os.path.isfile(image):
+            raise FileNotFoundError(f"{name} does not exist; give the path of a picture, a URL or a PIL image.")
+        image = os.fspath(image)
+    elif not isinstance(image, (str, Image.Image)):
+        raise ValueError(f"Expected an image as a path, a URL or a PIL image, got {type(image).__name__}.")
+    try:
+        # `load_image` fetches URLs; a file is opened here, since there it would lose its mode on the way to RGB.
+        is_file = isinstance(image, str) and os.path.isfile(image)
+        picture = Image.open(image) if is_file else load_image(image, timeout) if isinstance(image, str) else image
+        return to_rgb(ImageOps.exif_transpose(picture))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} cannot be read ({reason}); give a whole picture file such as PNG or JPEG.") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Converts any PIL mode to 8-bit RGB as a viewer shows it, and cuts extreme strips to their middle."""
+    width, height = image.size
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        side = MAX_ASPECT_RATIO * min(width, height)
+        left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
+        image = image.crop((left, top, left + min(width, side), top + min(height, side)))
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: PIL would clip them, not scale
+        values = np.asarray(image, dtype=np.float64)
+        top_value = 65535.0 if image.mode.startswith("I") else max(values.max(), 1.0)
+        image = Image.fromarray((values.clip(0, top_value) / top_value * 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+class VLKDProcessor(ProcessorMixin):
+    r"""
+    Joins CLIP's image processor and BART's tokenizer, and knows VLKD's prompts (arXiv:2203.06386, section 4.3).
+
+    Args:
+        image_processor (`BaseImageProcessor`): CLIP's own.
+        tokenizer (`PreTrainedTokenizerBase`): BART's own.
+        num_caption_masks (`int`, *optional*, defaults to 6): masks in a caption prompt; more make it longer.
+        num_question_masks (`int`, *optional*, defaults to 2): masks in a question prompt.
+        force_prefix (`bool`, *optional*, defaults to `True`):
+            Whether generation starts after the known beginning (`A picture of`, `{question} Answer:`) or has to
+            write it again.
+
+    The last three are saved with the checkpoint: they are how it wants to be asked.
+
+    Example:
+
+    ```python
+    >>> from modeling_vlkd import VLKDProcessor
+
+    >>> processor = VLKDProcessor.from_pretrained(checkpoint, num_caption_masks=6, num_question_masks=2)
+    >>> processor.caption_prompts(1)
+    ['A picture of<mask><mask><mask><mask><mask><mask>.']
+    >>> processor.question_prompts(["what color is it?"])
+    ['what color is it? Answer:<mask><mask>.']
+    >>> processor.extract_answers(["what color is it? Answer: blue."])
+    ['blue']
+
+    ```
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        num_caption_masks: int = 6,
+        num_question_masks: int = 2,
+        force_prefix: bool = True,
+        **kwargs,
+    ):
+        super().__init__(image_processor, tokenizer, **kwargs)
+        self.num_caption_masks = num_caption_masks
+        self.num_question_masks = num_question_masks
+        self.force_prefix = force_prefix
+
+    @classmethod
+    def from_vision_text_pretrained(
+        cls, vision_model_name_or_path: str, text_model_name_or_path: str, **kwargs: Any
+    ) -> "VLKDProcessor":
+        r"""
+        Takes the image processor of a CLIP and the tokenizer of a BART, folders or Hub ids; the keyword arguments are
+        those of the class.
+        """
+        return cls(
+            AutoImageProcessor.from_pretrained(vision_model_name_or_path),
+            AutoTokenizer.from_pretrained(text_model_name_or_path),
+            **kwargs,
+        )
+
+    def __call__(
+        self,
+        images: ImageInput | Sequence[ImageInput] | None = None,
+        text: str | Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        r"""
+        Args:
+            images (path, URL, `PIL.Image.Image`, or a list of them, *optional*): one for each text.
+            text (`str` or `list[str]`, *optional*): padded to the longest unless `padding` says otherwise.
+            kwargs: passed to the tokenizer (`return_tensors`, `padding`, `truncation`, `max_length`, ...).
+
+        Returns:
+            [`~transformers.BatchFeature`]: `pixel_values` of shape `(batch, channels, height, width)`, `input_ids` and
+            `attention_mask` of shape `(batch, length)`.
+
+        Raises:
+            ValueError: unequal numbers of images and texts, an unreadable image, an empty or overlong text.
+        """
+        if images is None and text is None:
+            raise ValueError("Expected images, text or both, got neither.")
+        return_tensors = kwargs.pop("return_tensors", None)
+        data: dict[str, Any] = {}
+        if images is not None:
+            batch = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
+            if not batch:
+                raise ValueError("Expected at least one image, got an empty list.")
+            count = 1 if isinstance(text, str) else len(text) if text is not None else len(batch)
+            if count != len(batch):
+                raise ValueError(f"Expected one image per text, got {len(batch)} images and {count} texts.")
+            data.update(self.image_processor([open_image(image) for image in batch], return_tensors=return_tensors))
+        if text is not None:
+            data.update(self._tokenize(text, **kwargs))
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def _tokenize(self, text: str | Sequence[str], **kwargs: Any) -> dict[str, Any]:
+        texts = [text] if isinstance(text, str) else list(text)
+        for position, each in enumerate(texts):
+            if not isinstance(each, str) or not each.strip():
+                raise ValueError(f"Text {position} is {each!r}; give a text that is not empty.")
+        encoded = self.tokenizer(texts, **{"padding": True, **kwargs})
+        longest = max(len(ids) for ids in encoded["input_ids"])
+        if longest > self.tokenizer.model_max_length:
+            raise ValueError(
+                f"A text has {longest} tokens, the model reads at most {self.tokenizer.model_max_length}; shorten it, or "
+                "pass truncation=True."
+            )
+        return encoded.data
+
+    def caption_prompts(self, n: int = 1, num_masks: int | None = None) -> list[str]:
+        r"""
+        Makes `n` prompts that ask for a caption: `A picture of<mask>...<mask>.`
+
+        Args:
+            n (`int`, *optional*, defaults to 1): how many.
+            num_masks (`int`, *optional*, defaults to `num_caption_masks`): each becomes one to three tokens.
+        """
+        return [CAPTION_PREFIX + self._masks(num_masks, self.num_caption_masks) + "."] * n
+
+    def question_prompts(self, questions: Sequence[str], num_masks: int | None = None) -> list[str]:
+        r"""
+        Turns questions into prompts: `{question} Answer:<mask>...<mask>.`
+
+        Args:
+            questions (`list[str]`): any wording; surrounding spaces are dropped.
+            num_masks (`int`, *optional*, defaults to `num_question_masks`): each becomes one to three tokens.
+
+        Raises:
+            ValueError: an empty question.
+        """
+        masks = self._masks(num_masks, self.num_question_masks)
+        return [prefix + masks + "." for prefix in self.question_prefixes(questions)]
+
+    def question_prefixes(self, questions: Sequence[str]) -> list[str]:
+        """Gives what is known of each decoder text before the answer: `{question} Answer:`."""
+        if isinstance(questions, str):
+            raise ValueError(f"Expected a list of questions, got one string: pass [{questions!r}].")
+        for position, question in enumerate(questions):
+            if not isinstance(question, str) or not question.strip():
+                raise ValueError(f"Question {position} is {question!r}; ask something.")
+        return [f"{question.strip()} {ANSWER_MARK}" for question in questions]
+
+    def _masks(self, num_masks: int | None, default: int) -> str:
+        count = default if num_masks is None else num_masks
+        if count < 1:
+            raise ValueError(f"num_masks={count}: a prompt needs at least one mask to fill.")
+        return self.tokenizer.mask_token * count
+
+    def extract_answers(self, texts: Sequence[str]) -> list[str]:
+        r"""
+        Takes from each generated text what follows the last `Answer:`, without spaces around it and the final period.
+        """
+        return [text.rpartition(ANSWER_MARK)[2].strip().removesuffix(".").strip() for text in texts]
+
+    def extract_captions(self, texts: Sequence[str]) -> list[str]:
+        r"""
+        Takes from each generated text what follows `A picture of`, if it is there, without the final period.
+        """
+        return [text.strip().removeprefix(CAPTION_PREFIX).strip().removesuffix(".").strip() for text in texts]
+
+
+VLKDProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = ["VLKDProcessor"]
