@@ -67,7 +67,7 @@ def find_origin(target_key: str, rules: Sequence[Rule]) -> Origin:
 
 
 def take_tensor(source: Mapping[str, torch.Tensor], origin: Origin, like: torch.Tensor) -> torch.Tensor:
-    """Reads the tensor of one target, in the target's dtype; raises StateDictError if its shape or a value is wrong."""
+    """Reads one target's tensor in the target's dtype; raises StateDictError if its shape or a value is wrong."""
     tensor = source[origin.key]
     shape = tuple(tensor.shape)
     if origin.rule.transpose:

@@ -51,8 +51,8 @@ class CLIPResNetVisionConfig(PreTrainedConfig):
             raise ValueError(f"Expected four stages of at least one block each, got layers={self.layers}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"num_attention_heads={self.num_attention_heads} does not divide the {self.hidden_size} channels of the "
-                f"last feature map (32 * width)."
+                f"num_attention_heads={self.num_attention_heads} does not divide the {self.hidden_size} channels of "
+                "the last feature map (32 * width)."
             )
         if self.image_size < 32 or self.image_size % 32:
             raise ValueError(f"image_size={self.image_size} is not a multiple of 32, the stride of the tower.")

@@ -74,7 +74,7 @@ class CLIPResNetEmbeddings(nn.Module):
 
 
 class CLIPResNetBottleneckLayer(GradientCheckpointingLayer):
-    """1x1, 3x3 and 1x1 convolution with a shortcut; downsampling by average pooling, never by a strided convolution."""
+    """Convolutions 1x1, 3x3 and 1x1 with a shortcut; average pooling downsamples, never a strided convolution."""
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()

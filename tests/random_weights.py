@@ -1,4 +1,4 @@
-"""Random values for every tensor of a model, so that a parity test cannot pass by zeros or ones left from the start."""
+"""Random values for every tensor of a model: zeros or ones left from the start would let parity tests pass."""
 
 import torch
 from torch import nn
