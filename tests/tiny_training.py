@@ -1,0 +1,52 @@
+"""A world small enough to train on in a second: a tokenizer, a random VLKD and pairs of a random image and a caption."""
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import BartTokenizer, CLIPImageProcessorPil
+
+from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+
+
+COLOURS, SHAPES = ("red", "blue", "green", "teal"), ("circle", "box", "triangle")
+CAPTIONS = [f"A picture of a {colour} {shape}." for colour in COLOURS for shape in SHAPES]
+DIM, IMAGE_SIZE = 16, 8
+
+
+def tiny_tokenizer() -> BartTokenizer:
+    """A byte-level BPE like BART's, special tokens included, trained on a few sentences."""
+    trained = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    texts = CAPTIONS + ["what color is the shape? Answer: red.", "is there a circle? Answer: yes."]
+    trained.train_from_iterator(texts * 4, vocab_size=360, special_tokens=specials, show_progress=False)
+    state = __import__("json").loads(trained.to_str())["model"]
+    return BartTokenizer(vocab=state["vocab"], merges=[tuple(merge) for merge in state["merges"]], model_max_length=64)
+
+
+def tiny_processor() -> VLKDProcessor:
+    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    image_processor = CLIPImageProcessorPil(size=size, crop_size=size)
+    return VLKDProcessor(image_processor, tiny_tokenizer(), num_caption_masks=2, num_question_masks=1)
+
+
+def tiny_model(processor: VLKDProcessor, seed: int = 0, dropout: float = 0.0) -> VLKDForConditionalGeneration:
+    torch.manual_seed(seed)
+    vision = {"model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    vision |= {"num_attention_heads": 2, "projection_dim": DIM, "image_size": IMAGE_SIZE, "patch_size": 4}
+    text = {"model_type": "bart", "vocab_size": len(processor.tokenizer), "d_model": 24, "max_position_embeddings": 64}
+    text |= {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    text |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": dropout, "init_std": 0.1}
+    text |= {"attention_dropout": dropout, "activation_dropout": dropout}
+    return VLKDForConditionalGeneration(VLKDConfig(vision_config=vision, text_config=text))
+
+
+def tiny_pairs(count: int = 12, seed: int = 0) -> list[dict]:
+    """Pairs of image rows and a caption, with the teacher's embedding of the caption."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        {
+            "image_embeds": torch.randn(1, DIM, generator=generator),
+            "caption": CAPTIONS[index % len(CAPTIONS)],
+            "text_teacher_embeds": torch.randn(DIM, generator=generator),
+        }
+        for index in range(count)
+    ]

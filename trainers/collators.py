@@ -1,0 +1,210 @@
+"""Collators: from examples to the inputs of one forward pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, ProcessorMixin
+
+from .draws import mix, uniforms
+from .replay import ReplayText
+from .text_infilling import TextInfilling
+
+_CAPTION_MASKS, _REPLAY_MASKS, _VIEW = range(3)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+    """Stack token ids of different lengths, padded on the right: `(batch, longest)`."""
+    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
+    for row, ids in zip(padded, rows):
+        row[: len(ids)] = ids
+    return padded
+
+
+def gather_images(examples: list[dict[str, Any]], processor: ProcessorMixin) -> dict[str, Tensor]:
+    """Stack the images of examples that have one each: as `pixel_values`, or as `image_embeds` (the rows V).
+
+    An example holds `image_embeds`, `(rows, dim)` or `(dim,)`; or `pixel_values`; or an `image`, which the processor
+    prepares. Text only, all without an image, gives no tensor.
+    """
+    names = [name for name in ("image_embeds", "pixel_values", "image") if examples[0].get(name) is not None]
+    if not names:
+        return {}
+    name = names[0]
+    missing = [position for position, example in enumerate(examples) if example.get(name) is None]
+    if missing:
+        raise ValueError(
+            f"Expected {name!r} in every example of a batch, but example {missing[0]} of {len(examples)} has none: "
+            "keep text-only examples in batches of their own."
+        )
+    values = [example[name] for example in examples]
+    if name == "image":
+        return {"pixel_values": processor(images=values, return_tensors="pt")["pixel_values"]}
+    stacked = torch.stack([torch.as_tensor(value) for value in values])
+    if name == "image_embeds" and stacked.ndim == 2:
+        stacked = stacked[:, None]  # one row an image
+    return {name: stacked}
+
+
+@dataclass
+class VLKDDistillationCollator:
+    """Makes a distillation batch: captions clean and corrupted, image rows, the teacher's text embeddings, replay.
+
+    ```python
+    >>> collate = VLKDDistillationCollator(processor)
+    >>> batch = collate([{"image_embeds": rows, "caption": "a red circle", "text_teacher_embeds": teacher}])
+    >>> {name: tuple(tensor.shape) for name, tensor in batch.items()}  # doctest: +SKIP
+    {'input_ids': (1, 5), 'attention_mask': (1, 5), 'labels': (1, 5), 'clean_input_ids': (1, 5),
+     'clean_attention_mask': (1, 5), 'image_embeds': (1, 1, 64), 'text_teacher_embeds': (1, 64)}
+
+    ```
+
+    An example has a `caption` (or its `input_ids`); an image in one of the forms of [`gather_images`], where
+    `image_embeds` of `(views, rows, dim)` are views of the image of which one is drawn; `text_teacher_embeds`,
+    `(dim,)`, CLIP's embedding of the caption; and, from [`DrawnExamples`], the seed `draw` and the list `replay`.
+
+    Texts to replay follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads
+    both; `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a replayed text has a context, its
+    embedding stands in `replay_embeds`, `(texts, dim)`, to be one image row, and `replay_has_context` says so.
+
+    Args:
+        max_text_length: longer captions are cut, in tokens.
+        whole_text_share: the share of captions of which every word is masked, so that only the image can tell.
+        seed: where examples bring no `draw`, masks are drawn from this seed and the number of examples seen so far.
+    """
+
+    processor: ProcessorMixin
+    max_text_length: int = 64
+    mask_ratio: float = 0.15
+    mean_span: float = 3.0
+    whole_text_share: float = 0.0
+    seed: int = 0
+    infill: TextInfilling = field(init=False, repr=False)
+    seen: int = field(init=False, repr=False, default=0)
+
+    def __post_init__(self):
+        self.infill = TextInfilling(self.processor.tokenizer, self.mask_ratio, self.mean_span)
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        seeds = self._seeds(examples)
+        pad = self.processor.tokenizer.pad_token_id
+        captions = pad_rows(self._caption_ids(examples), pad)
+        sources = list(self.infill(captions, mix(seeds, _CAPTION_MASKS), self.whole_text_share))
+        targets = list(captions)
+        replay = [text for example in examples for text in example.get("replay", ())]
+        if replay:
+            counts = [len(example.get("replay", ())) for example in examples]
+            places = np.concatenate([np.arange(count) for count in counts])  # within the example that brought the text
+            sources += self._replay_sources(replay, mix(np.repeat(seeds, counts), _REPLAY_MASKS, places))
+            targets += [text.target for text in replay]
+
+        input_ids, labels = (torch.from_numpy(pad_rows(rows, pad)) for rows in (sources, targets))
+        clean_input_ids = torch.from_numpy(captions)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": (input_ids != pad).long(),
+            "labels": labels.masked_fill(labels == pad, -100),
+            "clean_input_ids": clean_input_ids,
+            "clean_attention_mask": (clean_input_ids != pad).long(),
+        }
+        batch |= gather_images(self._choose_views(examples, seeds), self.processor) | self._replay_contexts(replay)
+        if examples[0].get("text_teacher_embeds") is not None:
+            teacher = [torch.as_tensor(example["text_teacher_embeds"]) for example in examples]
+            batch["text_teacher_embeds"] = torch.stack(teacher).float()
+        return batch
+
+    def _seeds(self, examples: list[dict[str, Any]]) -> np.ndarray:
+        if "draw" in examples[0]:
+            return np.array([example["draw"] for example in examples], dtype=np.uint64)
+        self.seen += len(examples)
+        return mix(self.seed, np.arange(self.seen - len(examples), self.seen))
+
+    def _caption_ids(self, examples: list[dict[str, Any]]) -> list[list[int]]:
+        if "input_ids" in examples[0]:
+            return [example["input_ids"] for example in examples]
+        captions = [example["caption"] for example in examples]
+        return self.processor.tokenizer(captions, truncation=True, max_length=self.max_text_length).input_ids
+
+    def _replay_sources(self, replay: list[ReplayText], seeds: np.ndarray) -> list[Sequence[int]]:
+        sources = [text.source for text in replay]
+        masked = [place for place, source in enumerate(sources) if source is None]
+        if masked:
+            targets = pad_rows([replay[place].target for place in masked], self.processor.tokenizer.pad_token_id)
+            for place, source in zip(masked, self.infill(targets, seeds[masked])):
+                sources[place] = source
+        return sources
+
+    @staticmethod
+    def _choose_views(examples: list[dict[str, Any]], seeds: np.ndarray) -> list[dict[str, Any]]:
+        views = examples[0].get("image_embeds")
+        if views is None or np.ndim(views) < 3:
+            return examples
+        chosen = np.floor(uniforms(seeds, 1, _VIEW)[:, 0] * len(views)).astype(int)
+        return [{"image_embeds": example["image_embeds"][view]} for example, view in zip(examples, chosen)]
+
+    @staticmethod
+    def _replay_contexts(replay: list[ReplayText]) -> dict[str, Tensor]:
+        contexts = [text.context_embeds for text in replay]
+        given = [context for context in contexts if context is not None]
+        if not given:
+            return {}
+        return {
+            "replay_embeds": torch.stack([torch.zeros_like(given[0]) if row is None else row for row in contexts]),
+            "replay_has_context": torch.tensor([context is not None for context in contexts]),
+        }
+
+
+@dataclass
+class VLKDDataCollator:
+    """Makes a finetuning batch with `labels`, for `Trainer` and `Seq2SeqTrainer`.
+
+    ```python
+    >>> collate = VLKDDataCollator(processor)
+    >>> batch = collate([{"image_embeds": rows, "question": "what color is it?", "answer": "red"}])
+    >>> processor.batch_decode(batch["labels"], skip_special_tokens=True)
+    ['what color is it? Answer: red.']
+
+    ```
+
+    An example has a `question` and an `answer`, put into the processor's prompt; or a `text` to read and a `target` to
+    write; and an image in one of the forms of [`gather_images`], or none. Labels are -100 where the text is padded.
+
+    Args:
+        model: if given, `decoder_input_ids` are made from the labels here; label smoothing needs that, for it takes
+            the labels away from the model.
+        max_text_length: longer texts are cut, in tokens.
+    """
+
+    processor: ProcessorMixin
+    model: PreTrainedModel | None = None
+    max_text_length: int = 128
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        sources, targets = self._texts(examples)
+        tokenizer = self.processor.tokenizer
+        batch = self._tokenize(sources)
+        labels = self._tokenize(targets)["input_ids"]
+        batch["labels"] = labels.masked_fill(labels == tokenizer.pad_token_id, -100)
+        if self.model is not None:
+            batch["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(batch["labels"])
+        return batch | gather_images(examples, self.processor)
+
+    def _texts(self, examples: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+        if "question" in examples[0]:
+            questions = [example["question"] for example in examples]
+            answers = [f"{example['question']} Answer: {example['answer']}." for example in examples]
+            return self.processor.question_prompts(questions), answers
+        if "text" not in examples[0] or "target" not in examples[0]:
+            raise ValueError(
+                f"Expected 'question' and 'answer', or 'text' and 'target', in each example, got {sorted(examples[0])}."
+            )
+        return [example["text"] for example in examples], [example["target"] for example in examples]
+
+    def _tokenize(self, texts: list[str]) -> dict[str, Tensor]:
+        encoded = self.processor.tokenizer(
+            texts, truncation=True, max_length=self.max_text_length, padding=True, return_tensors="pt"
+        )
+        return {name: encoded[name] for name in ("input_ids", "attention_mask")}

@@ -1,0 +1,72 @@
+"""Arguments of a distillation run: those of transformers, with the paper's recipe as defaults, and VLKD's own."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import TrainingArguments
+
+
+@dataclass
+class VLKDDistillationConfig(TrainingArguments):
+    """Arguments of [`VLKDDistillationTrainer`].
+
+    Defaults that differ from [`~transformers.TrainingArguments`] are the recipe of arXiv:2203.06386, section 4.1.
+    """
+
+    learning_rate: float = field(default=2.4e-4, metadata={"help": "Peak learning rate of BART."})
+    warmup_steps: float = field(
+        default=0.02, metadata={"help": "Linear warm-up, in steps, or as a share of all steps if below 1."}
+    )
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay; biases, norms and the temperature: none."})
+    num_train_epochs: float = field(default=10.0, metadata={"help": "Passes over the image-caption pairs."})
+    per_device_train_batch_size: int = field(
+        default=64, metadata={"help": "Pairs a step and device; over all devices they are each other's negatives."}
+    )
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps, or share of all steps."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Mixed precision in bfloat16; by default where a CUDA device supports it."}
+    )
+
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the three matrices and the temperature; by default that of BART."},
+    )
+    ttdm_weight: float = field(default=1000.0, metadata={"help": "Weight of text-text distance minimization."})
+    itcl_weight: float = field(default=1.0, metadata={"help": "Weight of the image-text contrastive loss."})
+    icti_weight: float = field(default=1.0, metadata={"help": "Weight of image-conditioned text infilling."})
+    replay_weight: float = field(default=1.0, metadata={"help": "Weight of the replayed texts, if there are any."})
+    replay_per_pair: float = field(default=1.0, metadata={"help": "Texts replayed for each image-caption pair."})
+    mask_ratio: float = field(default=0.15, metadata={"help": "Share of a caption's words that is masked."})
+    mean_span: float = field(default=3.0, metadata={"help": "Mean length of a masked span, in words (Poisson)."})
+    whole_text_share: float = field(
+        default=0.0, metadata={"help": "Share of captions of which every word is masked; 0 in the paper."}
+    )
+    max_text_length: int = field(default=64, metadata={"help": "Longer captions are cut, in tokens."})
+    init_image_to_decoder: bool = field(
+        default=True,
+        metadata={"help": "Start W_i as the scaled pseudo-inverse of W_e; off to go on with a distilled model."},
+    )
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            on_gpu = torch.cuda.is_available() and not self.use_cpu
+            self.bf16 = on_gpu and torch.cuda.is_bf16_supported() and not self.fp16
+        super().__post_init__()
+        for name in ("mask_ratio", "whole_text_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give a share between 0 and 1.")
+        for name in ("ttdm_weight", "itcl_weight", "icti_weight", "replay_weight", "replay_per_pair"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a number of 0 or more.")
+        if self.mean_span <= 0:
+            raise ValueError(f"mean_span={self.mean_span}: give a number above 0.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term of the loss."""
+        return {
+            "ttdm": self.ttdm_weight,
+            "itcl": self.itcl_weight,
+            "icti": self.icti_weight,
+            "replay": self.replay_weight,
+        }

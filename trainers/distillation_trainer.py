@@ -1,0 +1,296 @@
+"""Distils CLIP into BART: TTDM, ITCL and ICTI of VLKD (arXiv:2203.06386, section 3.2) on transformers' Trainer."""
+
+import itertools
+from collections.abc import Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers.modeling_outputs import ModelOutput
+from transformers.trainer_utils import EvalLoopOutput
+
+from modeling_vlkd.processing_vlkd import VLKDProcessor
+
+from .collators import VLKDDistillationCollator
+from .distillation_config import VLKDDistillationConfig
+from .drawn_examples import DrawnExamples
+from .evaluation import QuestionSet, answer_accuracy
+from .initialisation import initialise_image_to_decoder
+from .metrics import retrieval_recall
+from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
+from .replay import ReplayCorpus, join_image_rows
+from .running_means import RunningMeans
+
+
+PROJECTIONS = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
+
+
+class _SetEpoch(TrainerCallback):
+    """Tells the data set which epoch begins, so that masks are drawn anew."""
+
+    def __init__(self, examples: DrawnExamples):
+        self.examples = examples
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.examples.set_epoch(int(state.epoch or 0))
+
+
+class VLKDDistillationTrainer(Trainer):
+    r"""
+    Trains W_e, W'_e, W_i, the temperature and BART against a frozen CLIP, on image-caption pairs.
+
+    ```python
+    trainer = VLKDDistillationTrainer(
+        model=VLKDForConditionalGeneration.from_vision_text_pretrained("my-clip", "facebook/bart-base"),
+        args=VLKDDistillationConfig("my-vlkd", num_train_epochs=10),
+        train_dataset=pairs,        # examples as `VLKDDistillationCollator` takes them
+        processing_class=processor,
+    )
+    trainer.train()
+    trainer.save_model()            # a complete checkpoint: model, vision tower and processor
+    ```
+
+    Negatives of the contrastive loss are the pairs of one step on all devices; gradient accumulation adds none. All
+    other terms are the same for 8 steps of 1 pair as for 1 step of 8.
+
+    Args:
+        model ([`VLKDForConditionalGeneration`]): its vision tower is frozen, unless its configuration says otherwise.
+        args ([`VLKDDistillationConfig`]): weights of the losses, masking, learning rates and all of transformers'.
+        train_dataset, eval_dataset: dictionaries as [`VLKDDistillationCollator`] takes them. Evaluation reports the
+            same terms, and retrieval R@1 both ways among the pairs (equal captions count as one).
+        processing_class ([`VLKDProcessor`]): saved with each checkpoint.
+        data_collator (*optional*): made from `args` by default.
+        replay ([`ReplayCorpus`], *optional*): texts to replay, `args.replay_per_pair` for each pair.
+        question_set ([`QuestionSet`], *optional*): evaluation reports the share that is answered right, zero-shot.
+        kwargs: passed to [`~transformers.Trainer`].
+    """
+
+    loss_is_scaled_for_ga = True  # the terms of an update's micro-batches add up to the update's
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: VLKDDistillationConfig,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: VLKDProcessor | None = None,
+        data_collator: VLKDDistillationCollator | None = None,
+        replay: ReplayCorpus | None = None,
+        question_set: QuestionSet | None = None,
+        **kwargs: Any,
+    ):
+        if args.n_gpu > 1:
+            raise ValueError(f"One process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`.")
+        if data_collator is None:
+            data_collator = VLKDDistillationCollator(
+                processing_class,
+                max_text_length=args.max_text_length,
+                mask_ratio=args.mask_ratio,
+                mean_span=args.mean_span,
+                whole_text_share=args.whole_text_share,
+                seed=args.seed,
+            )
+        if isinstance(train_dataset, Sized):
+            train_dataset = DrawnExamples(train_dataset, args.seed, replay, args.replay_per_pair)
+        elif replay is not None:
+            raise ValueError("Replay needs a data set with a length; this one streams.")
+        if replay is not None and not model.config.freeze_vision_tower:
+            raise ValueError("Replay needs a frozen vision tower: set `freeze_vision_tower=True` in the model's config.")
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=data_collator,
+            **kwargs,
+        )
+        if isinstance(train_dataset, DrawnExamples):
+            self.add_callback(_SetEpoch(train_dataset))
+        self.question_set = question_set
+        terms = ["ttdm"] * (args.ttdm_weight > 0) + ["itcl", "icti"] + ["replay"] * (replay is not None)
+        self.train_terms, self.eval_terms = RunningMeans(terms), RunningMeans([t for t in terms if t != "replay"])
+        self.update_tokens: dict[str, Tensor] = {}
+        self.eval_embeds: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    # ---- the loss ----
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, ModelOutput]:
+        outputs = model(**self.forward_inputs(inputs))
+        terms = self.objective_terms(outputs, inputs, model.training)
+        self.track(terms, outputs, inputs, model.training)
+        loss = sum(self.args.weights[name] * term for name, term in terms.items())
+        return (loss, outputs) if return_outputs else loss
+
+    def objective_terms(self, outputs: ModelOutput, inputs: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
+        """Compute each term, () each. In training they are a micro-batch's share of its update's."""
+        pairs, labels = len(inputs["clean_input_ids"]), inputs["labels"]
+        share = 1 / self.current_gradient_accumulation_steps if training else 1
+        tokens = self.update_tokens if training else self.count_tokens([inputs])
+        terms = {}
+        if self.args.ttdm_weight > 0:
+            if "text_teacher_embeds" not in inputs:
+                raise ValueError(
+                    "TTDM needs `text_teacher_embeds`, CLIP's embedding of the caption, in each example; "
+                    "set `ttdm_weight=0` to train without it."
+                )
+            terms["ttdm"] = share * text_text_distance_loss(outputs.text_embeds, inputs["text_teacher_embeds"])
+        terms["itcl"] = share * image_text_contrastive_loss(
+            outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, gather=training
+        )
+        terms["icti"] = text_infilling_loss(outputs.logits[:pairs], labels[:pairs], tokens["icti"])
+        if len(labels) > pairs:
+            terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], tokens["replay"])
+        return terms
+
+    def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn a batch into the arguments of the one forward pass that all terms share."""
+        model = self.accelerator.unwrap_model(self.model)
+        names = ("input_ids", "attention_mask", "clean_input_ids", "clean_attention_mask", "pixel_values", "image_embeds")
+        arguments = {name: inputs[name] for name in names if name in inputs}
+        # Without labels the model computes no loss of its own over pairs and replay together.
+        arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
+        texts = len(inputs["labels"]) - len(inputs["clean_input_ids"])
+        if texts:
+            rows, row_mask = join_image_rows(
+                self.image_rows(arguments), texts, inputs.get("replay_embeds"), inputs.get("replay_has_context")
+            )
+            arguments.pop("pixel_values", None)
+            arguments["image_embeds"] = rows
+            arguments["attention_mask"] = torch.cat([row_mask, inputs["attention_mask"]], dim=1)
+        elif "image_embeds" in arguments:
+            arguments["image_embeds"] = arguments["image_embeds"].to(model.dtype)  # may be kept in half precision
+        elif "pixel_values" not in arguments:
+            raise ValueError(
+                f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got a batch of {sorted(inputs)}."
+            )
+        return arguments
+
+    def image_rows(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Take or compute the image rows V of a frozen tower: `(batch, rows, dim)`."""
+        model = self.accelerator.unwrap_model(self.model)
+        if "image_embeds" in inputs:
+            return inputs["image_embeds"].to(model.dtype)
+        with torch.no_grad(), self.accelerator.autocast():
+            return model.get_image_rows(inputs["pixel_values"]).to(model.dtype)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
+        """Count the tokens of a whole update before its first micro-batch, for their mean runs over the update."""
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        if batches:
+            # The mean over processes, because DistributedDataParallel averages what each of them divides by it.
+            self.update_tokens = self.accelerator.reduce(self.count_tokens(batches), reduction="mean")
+        return batches, num_items_in_batch
+
+    def count_tokens(self, batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Count the labels of captions and of replayed texts, () each."""
+        split = [(batch["labels"] != -100, len(batch["clean_input_ids"])) for batch in batches]
+        counts = {
+            "icti": sum(real[:pairs].sum() for real, pairs in split),
+            "replay": sum(real[pairs:].sum() for real, pairs in split),
+        }
+        return {name: count.to(self.args.device).float() for name, count in counts.items()}
+
+    # ---- what is trained, and from where ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+        if self.args.init_image_to_decoder and not resume_from_checkpoint and self.state.global_step == 0:
+            # The first examples and not the first of a shuffled loader: all processes must find the same scale.
+            examples = list(itertools.islice(iter(self.train_dataset), self.args.train_batch_size))
+            batch = self._prepare_inputs(self.data_collator(examples))
+            initialise_image_to_decoder(
+                self.accelerator.unwrap_model(self.model),
+                batch["clean_input_ids"],
+                batch["clean_attention_mask"],
+                self.image_rows(batch),
+            )
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Give the three matrices and the temperature groups of their own, with their own learning rate."""
+        if self.optimizer is not None:
+            return super().create_optimizer(model)
+        optimizer = super().create_optimizer(model)
+        names = {parameter: name for name, parameter in (model or self.model).named_parameters()}
+        for group in list(optimizer.param_groups):
+            own = [p for p in group["params"] if not PROJECTIONS.isdisjoint(names[p].split("."))]
+            group["params"] = [p for p in group["params"] if PROJECTIONS.isdisjoint(names[p].split("."))]
+            rate = self.args.projection_learning_rate
+            optimizer.add_param_group({**group, "params": own, "lr": group["lr"] if rate is None else rate})
+        return optimizer
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    # ---- data ----
+
+    def _set_signature_columns_if_needed(self):
+        if self._signature_columns is None:
+            images, texts = ["image", "pixel_values", "image_embeds"], ["caption", "input_ids", "text_teacher_embeds"]
+            self._signature_columns = images + texts + ["draw", "replay"]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Draw the same masks in every evaluation, and replay nothing."""
+        if eval_dataset is None or isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
+        if isinstance(eval_dataset, Sized):
+            eval_dataset = DrawnExamples(eval_dataset, self.args.seed)
+        return super().get_eval_dataloader(eval_dataset)
+
+    # ---- what is reported ----
+
+    def track(self, terms: dict[str, Tensor], outputs: ModelOutput, inputs: dict[str, Tensor], training: bool):
+        """Keep each term for the next log, and in evaluation the embeddings, for retrieval."""
+        if training:
+            self.train_terms.add(terms, weight=1 / self.current_gradient_accumulation_steps)
+            return
+        self.eval_terms.add(terms)
+        # Equal captions have equal keys, whatever their padding; sums of products wrap around modulo 2^64.
+        ids = inputs["clean_input_ids"] * inputs["clean_attention_mask"] + inputs["clean_attention_mask"]
+        keys = (ids * torch.full_like(ids[:1], 6364136223846793005).cumprod(dim=1)).sum(dim=1)
+        embeds = (outputs.image_embeds, outputs.text_embeds, keys)
+        self.eval_embeds.append(self.accelerator.gather_for_metrics(embeds))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None):
+        if "loss" in logs:
+            logs.update(self.train_terms.drain(self.accelerator))
+            logs["logit_scale"] = self.accelerator.unwrap_model(self.model).base_model.logit_scale.exp().item()
+        super().log(logs, start_time)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        self.eval_embeds.clear()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        metrics = self.eval_terms.drain(self.accelerator)
+        images, texts, keys = (torch.cat(parts) for parts in zip(*self.eval_embeds))
+        same_caption = keys[:, None] == keys  # (pairs, pairs)
+        metrics["retrieval_i2t"] = retrieval_recall(images, texts, same_caption)
+        metrics["retrieval_t2i"] = retrieval_recall(texts, images, same_caption)
+        self.eval_embeds.clear()
+        if self.question_set is not None:
+            metrics["vqa_accuracy"] = self.answer_accuracy(self.question_set)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
+        return output
+
+    def answer_accuracy(self, question_set: QuestionSet) -> float:
+        """Share of questions answered right; each process answers its share of them."""
+        part = question_set.part(self.args.process_index, self.args.world_size)
+        model = self.accelerator.unwrap_model(self.model)
+        accuracy = answer_accuracy(model, self.processing_class, part, batch_size=self.args.eval_batch_size)
+        hits = torch.tensor([accuracy * len(part.questions), len(part.questions)], device=self.args.device)
+        right, asked = self.accelerator.reduce(hits, reduction="sum").tolist()
+        return right / asked

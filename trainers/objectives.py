@@ -1,0 +1,85 @@
+"""The three objectives of VLKD (arXiv:2203.06386, section 3.2) as pure functions of tensors."""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class _GatherRows(torch.autograd.Function):
+    """All-gather over the first dimension that lets gradients flow back to the process each row came from."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)  # every process used these rows as negatives: sum what they all say about them
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Stack the rows of all processes, `(batch, dim)` to `(processes * batch, dim)`, with gradient.
+
+    Every process must hold equally many rows. Without `torch.distributed` the rows come back as they are.
+    """
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return rows
+    return _GatherRows.apply(rows)
+
+
+def text_text_distance_loss(student_embeds: Tensor, teacher_embeds: Tensor) -> Tensor:
+    """Text-text distance minimization (TTDM): the mean squared difference of two unit vectors (section 3.2.1).
+
+    The mean runs over pairs *and* dimensions, so the loss is `2 (1 - cosine) / dim`; the paper's weight of 1000 goes
+    with this scale.
+
+    Args:
+        student_embeds: `(batch, dim)`, BART's sentences in CLIP's space; normalised here.
+        teacher_embeds: `(batch, dim)`, the frozen CLIP text embeddings of the same captions; normalised here.
+    """
+    if student_embeds.shape != teacher_embeds.shape:
+        raise ValueError(
+            f"Expected one teacher vector per sentence, got {tuple(teacher_embeds.shape)} teacher embeddings for "
+            f"{tuple(student_embeds.shape)} sentences."
+        )
+    return F.mse_loss(F.normalize(student_embeds, dim=-1), F.normalize(teacher_embeds, dim=-1))
+
+
+def image_text_contrastive_loss(
+    image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, gather: bool = False
+) -> Tensor:
+    """Image-text contrastive loss (ITCL): symmetric InfoNCE over the batch (section 3.2.2).
+
+    Args:
+        image_embeds, text_embeds: `(batch, dim)`, L2-normalised; row i of one matches row i of the other.
+        logit_scale: scalar, already exponentiated; not clamped.
+        gather: take the pairs of all processes as negatives. Each process then scores its own rows against everyone's,
+            so that the *mean* over processes, which is what DistributedDataParallel makes of losses and gradients, is
+            the loss of the global batch.
+    """
+    all_images, all_texts, first = image_embeds, text_embeds, 0
+    if gather:
+        all_images, all_texts = gather_rows(image_embeds), gather_rows(text_embeds)
+        first = dist.get_rank() * len(image_embeds) if len(all_images) > len(image_embeds) else 0
+    targets = torch.arange(first, first + len(image_embeds), device=image_embeds.device)
+    image_to_text = F.cross_entropy(logit_scale * image_embeds @ all_texts.T, targets)  # (batch, global batch)
+    text_to_image = F.cross_entropy(logit_scale * text_embeds @ all_images.T, targets)
+    return (image_to_text + text_to_image) / 2
+
+
+def text_infilling_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | int | None = None) -> Tensor:
+    """Image-conditioned text infilling (ICTI): cross-entropy of the whole clean caption (section 3.2.3).
+
+    Args:
+        logits: `(batch, length, vocabulary)`.
+        labels: `(batch, length)`, the clean caption; -100 does not count.
+        num_tokens: what the sum over tokens is divided by, the number of labels here by default. Micro-batches of
+            one update pass the count of the whole update, so that their losses add up to its token mean.
+    """
+    total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum")
+    return total / ((labels != -100).sum().clamp(min=1) if num_tokens is None else num_tokens)

@@ -1,0 +1,142 @@
+"""Texts replayed during distillation, so that BART does not forget how to read while it learns to see.
+
+An extension of this project; VLKD (arXiv:2203.06386) has nothing like it. On captions alone a BART keeps its
+vocabulary, and loses what captions never ask for, such as comparing a question with what is described.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ReplayText:
+    """One text to replay, as token ids.
+
+    Args:
+        target: what the decoder shall write.
+        source: what the encoder reads; `None` for the target with spans of words masked, drawn anew each time.
+        context_embeds: `(dim,)`, CLIP's embedding of a text that stands where the image would; `None` for no image.
+    """
+
+    target: list[int]
+    source: list[int] | None = None
+    context_embeds: Tensor | None = None
+
+
+def parse_replay_line(line: str) -> tuple[str | None, str | None, str]:
+    """Split a corpus line into context, source and target; what it does not have is `None`.
+
+    A line is `text`, or `context<TAB>text`, or `context<TAB>source<TAB>target`. An empty context is none.
+    """
+    fields = [field.strip() for field in line.rstrip("\r\n").split("\t")]
+    if len(fields) > 3:
+        raise ValueError(f"Expected at most three fields (context, source, target) between tabs, got {len(fields)}")
+    context, source, target = [None] * (3 - len(fields)) + fields if len(fields) != 2 else [fields[0], None, fields[1]]
+    if not target:
+        raise ValueError("The text to replay is empty")
+    if source == "":
+        raise ValueError("The source is empty; leave the field out to have the target masked instead")
+    return context or None, source, target
+
+
+class ReplayCorpus(Sequence[ReplayText]):
+    """Texts to replay, tokenized, with the embeddings of their contexts."""
+
+    def __init__(self, texts: list[ReplayText]):
+        if not texts:
+            raise ValueError("The replay corpus has no lines; leave it out if nothing shall be replayed.")
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> ReplayText:
+        return self.texts[index]
+
+    @property
+    def has_contexts(self) -> bool:
+        return any(text.context_embeds is not None for text in self.texts)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        embed_contexts: Callable[[list[str]], Tensor] | None = None,
+        image_norm: float | None = None,
+        max_length: int = 256,
+    ) -> "ReplayCorpus":
+        """Read a corpus: one text a line, `text`, `context<TAB>text` or `context<TAB>source<TAB>target`.
+
+        Args:
+            embed_contexts: CLIP's text tower: n texts to `(n, dim)`; needed if a line has a context.
+            image_norm: the mean length of the image embeddings. Contexts are scaled to it, for they stand where images
+                do and CLIP's texts and images differ in length.
+            max_length: longer texts are cut, in tokens.
+        """
+        fields = []
+        for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
+            try:
+                if line.strip():
+                    fields.append(parse_replay_line(line))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}.") from None
+        embeds = _embed_once([context for context, _, _ in fields], embed_contexts, image_norm, path)
+
+        def tokenize(texts: list[str]) -> list[list[int]]:
+            return tokenizer(texts, truncation=True, max_length=max_length).input_ids if texts else []
+
+        targets = tokenize([target for _, _, target in fields])
+        sources = iter(tokenize([source for _, source, _ in fields if source is not None]))
+        return cls(
+            [
+                ReplayText(target, None if source is None else next(sources), embeds.get(context))
+                for target, (context, source, _) in zip(targets, fields)
+            ]
+        )
+
+
+def _embed_once(
+    contexts: list[str | None],
+    embed_contexts: Callable[[list[str]], Tensor] | None,
+    image_norm: float | None,
+    path: str | Path,
+) -> dict[str | None, Tensor]:
+    """Embed each distinct context once: text -> `(dim,)`."""
+    distinct = sorted({context for context in contexts if context is not None})
+    if not distinct:
+        return {}
+    if embed_contexts is None:
+        raise ValueError(f"{path} has contexts, which CLIP's text tower has to embed; give `embed_contexts`.")
+    embeds = torch.as_tensor(embed_contexts(distinct), dtype=torch.float32)  # (contexts, dim)
+    if image_norm is not None:
+        embeds = embeds * (image_norm / embeds.norm(dim=-1).mean())
+    return dict(zip(distinct, embeds))
+
+
+def join_image_rows(
+    image_embeds: Tensor, texts: int, context_embeds: Tensor | None, has_context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Append image rows for replayed texts to those of the pairs: a context is one row, the rest is masked.
+
+    Args:
+        image_embeds: `(pairs, rows, dim)`.
+        texts: how many texts are replayed.
+        context_embeds: `(texts, dim)`; None if no text has a context.
+        has_context: `(texts,)`, bool.
+
+    Returns:
+        `(pairs + texts, rows, dim)`, and the attention mask of these rows, `(pairs + texts, rows)`.
+    """
+    pairs, rows, dim = image_embeds.shape
+    embeds = image_embeds.new_zeros(pairs + texts, rows, dim)
+    mask = torch.zeros(pairs + texts, rows, dtype=torch.long, device=image_embeds.device)
+    embeds[:pairs], mask[:pairs] = image_embeds, 1
+    if context_embeds is not None:
+        embeds[pairs:, 0], mask[pairs:, 0] = context_embeds.to(embeds.dtype), has_context.long()
+    return embeds, mask

@@ -1,0 +1,146 @@
+"""Whole-word text infilling, the corruption of BART (arXiv:1910.13461), as fairseq's `denoising_dataset.py` does it."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from .draws import uniforms
+
+_LENGTHS, _PLACES, _GAPS, _WHOLE = range(4)  # each decision reads its own stream of random numbers
+
+
+def find_word_starts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    """Mark the entries of a byte-level vocabulary that begin a word: `(vocabulary,)`, bool.
+
+    Byte-level BPE keeps the space, newline or tab before a word as the first character of the word's first token.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    starts = np.array([token.startswith(("Ġ", "Ċ", "ĉ")) for token in tokens])
+    if not starts.any():
+        raise ValueError(
+            f"No token of {type(tokenizer).__name__} begins with 'Ġ', so words cannot be told apart: text infilling "
+            "needs a byte-level BPE tokenizer such as BART's."
+        )
+    return starts
+
+
+def poisson_quantiles(uniform: np.ndarray, mean: float) -> np.ndarray:
+    """Turn uniform numbers into Poisson ones through the inverse of the cumulative distribution."""
+    counts = range(64)
+    density = [math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) for count in counts]
+    return np.searchsorted(np.cumsum(density), uniform, side="right")
+
+
+def draw_spans(
+    words: np.ndarray, seeds: np.ndarray, mask_ratio: float, mean_span: float, whole_text_share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose which words go: `ceil(mask_ratio * words)` of them, in spans of Poisson length.
+
+    The span that would overdraw this budget is cut to what is left of it. A span of length zero takes no word; it is
+    counted as an insertion.
+
+    Args:
+        words: `(batch,)`, how many words each row has.
+        seeds: `(batch,)`.
+
+    Returns:
+        `first` and `length`, both `(batch, spans)`: a span's first word and how many words it takes, 0 where a row
+        has no such span; and `insertions`, `(batch,)`.
+    """
+    whole = uniforms(seeds, 1, _WHOLE)[:, 0] < whole_text_share
+    budget = np.where(whole, words, np.ceil(mask_ratio * words)).astype(int)
+    draws = 2 * max(budget.max(initial=0), 4)  # spans of 3 words: far more than the budget can be spent on
+    length = poisson_quantiles(uniforms(seeds, draws, _LENGTHS), mean_span)
+    length[whole, 0] = words[whole]
+    spent = np.cumsum(length, axis=1) - length
+    drawn = spent < budget[:, None]
+    length = np.where(drawn, np.minimum(length, budget[:, None] - spent), 0)
+    insertions = (drawn & (length == 0)).sum(axis=1)
+
+    columns = max(words.max(initial=0), draws)
+    shuffled = np.where(np.arange(columns) < words[:, None], uniforms(seeds, columns, _PLACES), 2.0).argsort(axis=1)
+    nth_span = np.maximum((length > 0).cumsum(axis=1) - 1, 0)  # spans begin at different words
+    first = np.where(whole[:, None], 0, np.take_along_axis(shuffled, nth_span, axis=1))
+    return first, length, insertions
+
+
+@dataclass
+class TextInfilling:
+    """Replaces spans of whole words by one `<mask>` each and inserts some masks between words.
+
+    ```python
+    >>> infill = TextInfilling(tokenizer)
+    >>> ids = tokenizer(["a red circle next to a teal box"], return_tensors="np").input_ids
+    >>> tokenizer.batch_decode(infill(ids, seeds=np.array([1])))
+    ['<s>a red circle<mask> a teal box</s>']
+    ```
+
+    Args:
+        mask_ratio: the share of words that is masked; 15 % in VLKD, rounded up.
+        mean_span: the mean of the Poisson distribution of span lengths, in words.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    mask_ratio: float = 0.15
+    mean_span: float = 3.0
+    begins_word: np.ndarray = field(init=False, repr=False)
+    is_special: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self):
+        if self.tokenizer.mask_token_id is None or self.tokenizer.pad_token_id is None:
+            raise ValueError(f"{type(self.tokenizer).__name__} has no <mask> or no <pad> token; infilling needs both.")
+        self.begins_word = find_word_starts(self.tokenizer)
+        self.is_special = np.zeros(len(self.begins_word), dtype=bool)
+        self.is_special[self.tokenizer.all_special_ids] = True
+
+    def __call__(self, input_ids: np.ndarray, seeds: np.ndarray, whole_text_share: float = 0.0) -> np.ndarray:
+        """Corrupt texts: `(batch, length)` to `(batch, new length)`, both padded on the right.
+
+        Args:
+            seeds: `(batch,)`, integers; what happens to a row depends on its words and its seed alone.
+            whole_text_share: the share of texts of which one mask takes every word.
+        """
+        text = ~self.is_special[input_ids]  # (batch, length); the rest stays as it is
+        after_special = np.pad(~text[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+        starts = text & (self.begins_word[input_ids] | after_special)
+        word = np.maximum(starts.cumsum(axis=1) - 1, 0)  # each token's word
+        first, length, insertions = draw_spans(
+            starts.sum(axis=1), np.asarray(seeds), self.mask_ratio, self.mean_span, whole_text_share
+        )
+        opens, inside = self._mark_words(first, length, starts.sum(axis=1))
+        opens, inside = (np.take_along_axis(marks, word, axis=1) & text for marks in (opens, inside))
+
+        masked = starts & opens & ~inside
+        kept = (~(opens | inside) | masked) & (input_ids != self.tokenizer.pad_token_id)
+        tokens = np.where(masked, self.tokenizer.mask_token_id, input_ids)
+        return self._insert_masks(tokens, kept, insertions, np.asarray(seeds))
+
+    @staticmethod
+    def _mark_words(first: np.ndarray, length: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mark the words that begin a span and those that a span has reached from the left: `(batch, words + 1)`."""
+        row, span = np.nonzero(length)
+        first, end = first[row, span], np.minimum(first[row, span] + length[row, span], words[row])
+        opens = np.zeros((len(words), words.max(initial=0) + 1), dtype=bool)
+        opens[row, first] = True
+        steps = np.zeros(opens.shape, dtype=int)
+        np.add.at(steps, (row, first + 1), 1)
+        np.add.at(steps, (row, end), -1)
+        return opens, steps.cumsum(axis=1) > 0
+
+    def _insert_masks(
+        self, tokens: np.ndarray, kept: np.ndarray, insertions: np.ndarray, seeds: np.ndarray
+    ) -> np.ndarray:
+        """Close the gaps that deleted tokens left and put masks anywhere between the first and the last token."""
+        places = kept.cumsum(axis=1) - 1.0
+        count = kept.sum(axis=1, keepdims=True)
+        wanted = np.arange(insertions.max(initial=0)) < insertions[:, None]
+        gaps = np.floor(uniforms(seeds, wanted.shape[1], _GAPS) * np.maximum(count - 1, 1)) + 0.5
+
+        places = np.concatenate([np.where(kept, places, np.inf), np.where(wanted, gaps, np.inf)], axis=1)
+        tokens = np.concatenate([tokens, np.full(wanted.shape, self.tokenizer.mask_token_id)], axis=1)
+        tokens = np.take_along_axis(tokens, places.argsort(axis=1, kind="stable"), axis=1)
+        lengths = count[:, 0] + insertions
+        filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        return np.where(filled, tokens[:, : filled.shape[1]], self.tokenizer.pad_token_id)
