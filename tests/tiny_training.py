@@ -1,4 +1,4 @@
-"""A world small enough to train on in a second: a tokenizer, a random VLKD and pairs of a random image and a caption."""
+"""A world small enough to train on in a second: a tokenizer, a random VLKD, random images and their captions."""
 
 import torch
 from tokenizers import ByteLevelBPETokenizer

@@ -125,6 +125,8 @@ class VLKDDistillationCollator:
     def _caption_ids(self, examples: list[dict[str, Any]]) -> list[list[int]]:
         if "input_ids" in examples[0]:
             return [example["input_ids"] for example in examples]
+        if "caption" not in examples[0]:
+            raise ValueError(f"Expected 'caption' or 'input_ids' in each example, got {list(examples[0])}.")
         captions = [example["caption"] for example in examples]
         return self.processor.tokenizer(captions, truncation=True, max_length=self.max_text_length).input_ids
 
@@ -199,7 +201,7 @@ class VLKDDataCollator:
             return self.processor.question_prompts(questions), answers
         if "text" not in examples[0] or "target" not in examples[0]:
             raise ValueError(
-                f"Expected 'question' and 'answer', or 'text' and 'target', in each example, got {sorted(examples[0])}."
+                f"Expected 'question' and 'answer', or 'text' and 'target', in each example, got {list(examples[0])}."
             )
         return [example["text"] for example in examples], [example["target"] for example in examples]
 

@@ -17,7 +17,9 @@ class VLKDDistillationConfig(TrainingArguments):
     warmup_steps: float = field(
         default=0.02, metadata={"help": "Linear warm-up, in steps, or as a share of all steps if below 1."}
     )
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay; biases, norms and the temperature: none."})
+    weight_decay: float = field(
+        default=0.01, metadata={"help": "Weight decay; biases, norms and the temperature: none."}
+    )
     num_train_epochs: float = field(default=10.0, metadata={"help": "Passes over the image-caption pairs."})
     per_device_train_batch_size: int = field(
         default=64, metadata={"help": "Pairs a step and device; over all devices they are each other's negatives."}

@@ -24,6 +24,8 @@ from .replay import ReplayCorpus, join_image_rows
 from .running_means import RunningMeans
 
 
+FORWARD_NAMES = {"input_ids", "attention_mask", "pixel_values", "image_embeds"}
+FORWARD_NAMES |= {"clean_input_ids", "clean_attention_mask"}
 PROJECTIONS = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
 
 
@@ -97,7 +99,9 @@ class VLKDDistillationTrainer(Trainer):
         elif replay is not None:
             raise ValueError("Replay needs a data set with a length; this one streams.")
         if replay is not None and not model.config.freeze_vision_tower:
-            raise ValueError("Replay needs a frozen vision tower: set `freeze_vision_tower=True` in the model's config.")
+            raise ValueError(
+                "Replay needs a frozen vision tower: set `freeze_vision_tower=True` in the model's config."
+            )
         super().__init__(
             model=model,
             args=args,
@@ -154,8 +158,7 @@ class VLKDDistillationTrainer(Trainer):
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
         model = self.accelerator.unwrap_model(self.model)
-        names = ("input_ids", "attention_mask", "clean_input_ids", "clean_attention_mask", "pixel_values", "image_embeds")
-        arguments = {name: inputs[name] for name in names if name in inputs}
+        arguments = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         texts = len(inputs["labels"]) - len(inputs["clean_input_ids"])

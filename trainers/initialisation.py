@@ -22,9 +22,9 @@ def initialise_image_to_decoder(
     """
     base, was_training = model.base_model, model.training
     model.eval()
-    sentences = base.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output  # (batch, dim)
+    sentences = base.get_text_features(input_ids=input_ids, attention_mask=attention_mask).pooler_output
     model.train(was_training)
-    scale = sentences.float().norm(dim=-1).mean() / image_embeds.float().norm(dim=-1).mean()
+    scale = sentences.float().norm(dim=-1).mean() / image_embeds.float().norm(dim=-1).mean()  # norms of (batch, dim)
     weight = base.image_to_decoder.weight
     weight.copy_(scale * torch.linalg.pinv(base.text_projection.weight.float()))  # (d_model, dim)
     return scale.item()

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -36,9 +37,7 @@ def retrieval_recall(queries: Tensor, candidates: Tensor, relevant: Tensor | Non
         candidates: `(candidates, dim)`.
         relevant: `(queries, candidates)`, bool; by default query i looks for candidate i.
     """
-    similarity = torch.nn.functional.normalize(queries.float(), dim=-1) @ torch.nn.functional.normalize(
-        candidates.float(), dim=-1
-    ).T  # (queries, candidates)
+    similarity = F.normalize(queries.float(), dim=-1) @ F.normalize(candidates.float(), dim=-1).T
     if relevant is None:
         relevant = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
     nearest = similarity.topk(min(k, similarity.shape[1]), dim=1).indices

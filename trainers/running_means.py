@@ -20,7 +20,9 @@ class RunningMeans:
     def add(self, values: dict[str, Tensor], weight: float = 1.0):
         """Add values, () each; with weights 1/n, the values of n micro-batches count as one step of their sum."""
         present = next(iter(values.values()))
-        stacked = torch.stack([values[name].detach().float() if name in values else present.new_zeros(()) for name in self.names])
+        stacked = torch.stack(
+            [values[name].detach().float() if name in values else present.new_zeros(()) for name in self.names]
+        )
         self.sums = stacked if self.sums is None else self.sums + stacked
         self.weight += weight
 

@@ -1,4 +1,4 @@
-"""Whole-word text infilling, the corruption of BART (arXiv:1910.13461), as fairseq's `denoising_dataset.py` does it."""
+"""Whole-word text infilling, the corruption of BART (arXiv:1910.13461), as fairseq's `denoising_dataset.py` has it."""
 
 import math
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ def draw_spans(
     """Choose which words go: `ceil(mask_ratio * words)` of them, in spans of Poisson length.
 
     The span that would overdraw this budget is cut to what is left of it. A span of length zero takes no word; it is
-    counted as an insertion.
+    counted as an insertion. Spans may overlap, or reach the end of the text; then fewer words go.
 
     Args:
         words: `(batch,)`, how many words each row has.
@@ -115,7 +115,9 @@ class TextInfilling:
         masked = starts & opens & ~inside
         kept = (~(opens | inside) | masked) & (input_ids != self.tokenizer.pad_token_id)
         tokens = np.where(masked, self.tokenizer.mask_token_id, input_ids)
-        return self._insert_masks(tokens, kept, insertions, np.asarray(seeds))
+        gaps = kept & (starts | ~text)  # before each of these a mask may be inserted, without tearing a word,
+        gaps[:, 0] = False  # but not before <s>
+        return self._insert_masks(tokens, kept, gaps, insertions, np.asarray(seeds))
 
     @staticmethod
     def _mark_words(first: np.ndarray, length: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -130,17 +132,18 @@ class TextInfilling:
         return opens, steps.cumsum(axis=1) > 0
 
     def _insert_masks(
-        self, tokens: np.ndarray, kept: np.ndarray, insertions: np.ndarray, seeds: np.ndarray
+        self, tokens: np.ndarray, kept: np.ndarray, gaps: np.ndarray, insertions: np.ndarray, seeds: np.ndarray
     ) -> np.ndarray:
-        """Close the gaps that deleted tokens left and put masks anywhere between the first and the last token."""
-        places = kept.cumsum(axis=1) - 1.0
-        count = kept.sum(axis=1, keepdims=True)
-        wanted = np.arange(insertions.max(initial=0)) < insertions[:, None]
-        gaps = np.floor(uniforms(seeds, wanted.shape[1], _GAPS) * np.maximum(count - 1, 1)) + 0.5
+        """Close up what was deleted and put masks before some of the tokens marked in `gaps`."""
+        places = np.where(kept, kept.cumsum(axis=1) - 1.0, np.inf)  # (batch, length)
+        gap_places = np.sort(np.where(gaps, places, np.inf), axis=1) - 0.5
+        wanted = np.arange(insertions.max(initial=0)) < insertions[:, None]  # (batch, most insertions)
+        picks = uniforms(seeds, wanted.shape[1], _GAPS) * gaps.sum(axis=1, keepdims=True)
+        mask_places = np.take_along_axis(gap_places, picks.astype(int), axis=1)
 
-        places = np.concatenate([np.where(kept, places, np.inf), np.where(wanted, gaps, np.inf)], axis=1)
+        places = np.concatenate([places, np.where(wanted, mask_places, np.inf)], axis=1)
         tokens = np.concatenate([tokens, np.full(wanted.shape, self.tokenizer.mask_token_id)], axis=1)
         tokens = np.take_along_axis(tokens, places.argsort(axis=1, kind="stable"), axis=1)
-        lengths = count[:, 0] + insertions
+        lengths = np.isfinite(places).sum(axis=1)
         filled = np.arange(lengths.max(initial=0)) < lengths[:, None]
         return np.where(filled, tokens[:, : filled.shape[1]], self.tokenizer.pad_token_id)

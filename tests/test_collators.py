@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_training import CAPTIONS, DIM, IMAGE_SIZE, tiny_model, tiny_pairs, tiny_processor
+
+from modeling_vlkd.trainers import ReplayText, VLKDDataCollator, VLKDDistillationCollator
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+def decode(processor, ids):
+    ids = ids.masked_fill(ids == -100, processor.tokenizer.pad_token_id)
+    return [text.replace("<pad>", "") for text in processor.tokenizer.batch_decode(ids)]
+
+
+def test_distillation_batch_has_clean_and_corrupted_captions(processor):
+    batch = VLKDDistillationCollator(processor)(tiny_pairs(4))
+    clean = [f"<s>{caption}</s>" for caption in CAPTIONS[:4]]
+    assert decode(processor, batch["clean_input_ids"]) == decode(processor, batch["labels"]) == clean
+    assert all("<mask>" in text for text in decode(processor, batch["input_ids"]))
+    assert batch["image_embeds"].shape == (4, 1, DIM) and batch["text_teacher_embeds"].shape == (4, DIM)
+    for ids, mask in (("input_ids", "attention_mask"), ("clean_input_ids", "clean_attention_mask")):
+        assert (batch[mask] == (batch[ids] != processor.tokenizer.pad_token_id)).all()
+
+
+def test_captions_may_come_as_token_ids_and_are_cut_to_length(processor):
+    ids = processor.tokenizer(CAPTIONS[0]).input_ids
+    batch = VLKDDistillationCollator(processor)([{"image_embeds": torch.ones(1, DIM), "input_ids": ids}])
+    assert batch["clean_input_ids"].tolist() == [ids] and "text_teacher_embeds" not in batch
+    short = VLKDDistillationCollator(processor, max_text_length=4)(tiny_pairs(1))
+    assert short["clean_input_ids"].shape == (1, 4)
+
+
+def test_masks_follow_the_draw_and_else_the_seed_and_the_order(processor):
+    pairs = [{**pair, "draw": draw} for draw, pair in enumerate(tiny_pairs(6))]
+    collate = VLKDDistillationCollator(processor)
+    first = decode(processor, collate(pairs)["input_ids"])
+    backwards = decode(processor, collate(pairs[::-1])["input_ids"])
+    assert backwards == first[::-1]
+
+    again, other = VLKDDistillationCollator(processor, seed=3), VLKDDistillationCollator(processor, seed=4)
+    batches = [VLKDDistillationCollator(processor, seed=3)(tiny_pairs()), again(tiny_pairs()), again(tiny_pairs())]
+    batches = [decode(processor, batch["input_ids"]) for batch in [*batches, other(tiny_pairs())]]
+    assert batches[0] == batches[1] and batches[1] != batches[2] and batches[0] != batches[3]
+
+
+def test_a_view_of_each_image_is_drawn(processor):
+    views = torch.arange(2.0)[:, None, None].expand(2, 1, DIM)
+    pairs = [{"image_embeds": views, "caption": CAPTIONS[0], "draw": draw} for draw in range(400)]
+    embeds = VLKDDistillationCollator(processor)(pairs)["image_embeds"]
+    assert embeds.shape == (400, 1, DIM)
+    assert embeds[:, 0, 0].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_replayed_texts_follow_the_captions(processor):
+    tokenizer = processor.tokenizer
+    target = tokenizer("what color is the shape? Answer: red.").input_ids
+    source = tokenizer("what color is the shape? Answer:<mask>.").input_ids
+    context = torch.full((DIM,), 2.0)
+    pairs = [{**pair, "draw": draw, "replay": []} for draw, pair in enumerate(tiny_pairs(2))]
+    pairs[0]["replay"] = [ReplayText(target, source, context)]
+    pairs[1]["replay"] = [ReplayText(target), ReplayText(target)]
+    batch = VLKDDistillationCollator(processor, whole_text_share=1.0)(pairs)
+
+    texts = decode(processor, batch["input_ids"])
+    assert texts[:2] == ["<s><mask></s>"] * 2  # whole captions are masked, replayed texts never
+    assert texts[2] == tokenizer.decode(source)
+    assert "<mask>" in texts[3] and "<mask>" in texts[4] and texts[3] != "<s><mask></s>"
+    assert decode(processor, batch["labels"])[2:] == [tokenizer.decode(target)] * 3
+    assert len(batch["clean_input_ids"]) == len(batch["image_embeds"]) == 2
+    assert batch["replay_has_context"].tolist() == [True, False, False]
+    assert batch["replay_embeds"][0].tolist() == context.tolist() and not batch["replay_embeds"][1:].any()
+
+
+def test_pictures_become_pixels(processor):
+    picture = Image.new("RGB", (20, 30), "teal")
+    batch = VLKDDistillationCollator(processor)([{"image": picture, "caption": CAPTIONS[0]}] * 2)
+    assert batch["pixel_values"].shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def test_a_batch_of_some_with_and_some_without_an_image_is_refused(processor):
+    pairs = tiny_pairs(2)
+    del pairs[1]["image_embeds"]
+    with pytest.raises(ValueError, match="example 1 of 2 has none"):
+        VLKDDistillationCollator(processor)(pairs)
+
+
+def test_an_example_without_a_caption_is_refused(processor):
+    with pytest.raises(ValueError, match="'caption' or 'input_ids'"):
+        VLKDDistillationCollator(processor)([{"image_embeds": torch.ones(1, DIM), "text": "a red box"}])
+
+
+def test_questions_become_prompts_and_answers_become_labels(processor):
+    questions = [("what color is the shape?", "red"), ("is there a circle?", "yes")]
+    examples = [{"question": q, "answer": a, "image_embeds": np.ones((1, DIM))} for q, a in questions]
+    batch = VLKDDataCollator(processor)(examples)
+    assert decode(processor, batch["input_ids"])[0] == "<s>what color is the shape? Answer:<mask>.</s>"
+    assert decode(processor, batch["labels"])[1] == "<s>is there a circle? Answer: yes.</s>"
+    padding = batch["labels"] == -100
+    assert padding.any() and not (batch["labels"] == processor.tokenizer.pad_token_id).any()
+
+
+def test_text_and_target_are_taken_as_they_are_and_the_decoder_input_is_the_labels_shifted(processor):
+    model = tiny_model(processor)
+    batch = VLKDDataCollator(processor, model)([{"text": "a red<mask>.", "target": "a red box."}])
+    start = model.config.text_config.decoder_start_token_id
+    assert batch["decoder_input_ids"].tolist() == [[start, *batch["labels"][0, :-1].tolist()]]
+    assert "pixel_values" not in batch and "image_embeds" not in batch
+
+
+def test_examples_without_a_target_are_refused(processor):
+    with pytest.raises(ValueError, match="'text' and 'target'"):
+        VLKDDataCollator(processor)([{"text": "a red box"}])
