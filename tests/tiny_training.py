@@ -36,7 +36,9 @@ def tiny_model(processor: VLKDProcessor, seed: int = 0, dropout: float = 0.0) ->
     text |= {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     text |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": dropout, "init_std": 0.1}
     text |= {"attention_dropout": dropout, "activation_dropout": dropout}
-    return VLKDForConditionalGeneration(VLKDConfig(vision_config=vision, text_config=text))
+    model = VLKDForConditionalGeneration(VLKDConfig(vision_config=vision, text_config=text))
+    model.generation_config.max_new_tokens = 16
+    return model
 
 
 def tiny_pairs(count: int = 12, seed: int = 0) -> list[dict]:

@@ -110,7 +110,12 @@ class VLKDDistillationCollator:
             "clean_input_ids": clean_input_ids,
             "clean_attention_mask": (clean_input_ids != pad).long(),
         }
-        batch |= gather_images(self._choose_views(examples, seeds), self.processor) | self._replay_contexts(replay)
+        images = gather_images(self._choose_views(examples, seeds), self.processor)
+        if not images:
+            raise ValueError(
+                f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got {list(examples[0])}."
+            )
+        batch |= images | self._replay_contexts(replay)
         if examples[0].get("text_teacher_embeds") is not None:
             teacher = [torch.as_tensor(example["text_teacher_embeds"]) for example in examples]
             batch["text_teacher_embeds"] = torch.stack(teacher).float()

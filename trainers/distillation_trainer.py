@@ -171,10 +171,6 @@ class VLKDDistillationTrainer(Trainer):
             arguments["attention_mask"] = torch.cat([row_mask, inputs["attention_mask"]], dim=1)
         elif "image_embeds" in arguments:
             arguments["image_embeds"] = arguments["image_embeds"].to(model.dtype)  # may be kept in half precision
-        elif "pixel_values" not in arguments:
-            raise ValueError(
-                f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got a batch of {sorted(inputs)}."
-            )
         return arguments
 
     def image_rows(self, inputs: dict[str, Tensor]) -> Tensor:

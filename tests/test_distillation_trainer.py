@@ -1,0 +1,303 @@
+import math
+
+import pytest
+import torch
+from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
+from transformers import TrainerCallback
+
+from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.trainers import (
+    QuestionSet,
+    ReplayCorpus,
+    ReplayText,
+    VLKDDistillationConfig,
+    VLKDDistillationTrainer,
+)
+
+
+PROJECTIONS = ("text_projection", "text_to_decoder", "image_to_decoder", "logit_scale")
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture
+def trainer_of(processor, tmp_path):
+    """Makes a trainer on twelve pairs; keyword arguments are those of the config, or of the trainer."""
+
+    def make(model=None, train_dataset=None, folder="run", **kwargs):
+        of_trainer = {name: kwargs.pop(name) for name in ("eval_dataset", "replay", "question_set") if name in kwargs}
+        settings = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-3}
+        settings |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True} | kwargs
+        return VLKDDistillationTrainer(
+            model or tiny_model(processor),
+            VLKDDistillationConfig(str(tmp_path / folder), **settings),
+            train_dataset=tiny_pairs() if train_dataset is None else train_dataset,
+            processing_class=processor,
+            **of_trainer,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def replay(processor):
+    tokenizer = processor.tokenizer
+    target = tokenizer("is there a circle? Answer: yes.").input_ids
+    source = tokenizer("is there a circle? Answer:<mask>.").input_ids
+    return ReplayCorpus([ReplayText(target, source, torch.ones(DIM)), ReplayText(target)])
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal_weights(first, second):
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, different
+
+
+def logged(trainer, name):
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def aligned_pairs(count=8):
+    """Pairs whose teacher embedding is the image's, so that all three losses can fall together."""
+    return [{**pair, "text_teacher_embeds": pair["image_embeds"][0]} for pair in tiny_pairs(count)]
+
+
+def test_one_batch_is_learned_by_heart(trainer_of):
+    trainer = trainer_of(
+        train_dataset=aligned_pairs(),
+        eval_dataset=aligned_pairs(),
+        max_steps=150,
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        projection_learning_rate=1e-2,
+        whole_text_share=1.0,
+        logging_steps=50,
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_icti"] > 3 and after["eval_icti"] < 0.3
+    assert before["eval_ttdm"] > 0.05 and after["eval_ttdm"] < 0.002
+    assert after["eval_itcl"] < 0.1 < before["eval_itcl"]
+    assert after["eval_retrieval_i2t"] == after["eval_retrieval_t2i"] == 1.0
+
+
+def test_clip_stays_bit_for_bit_and_all_else_changes(trainer_of, processor, replay):
+    model = tiny_model(processor)
+    before = weights(model)
+    trainer_of(model, replay=replay, init_image_to_decoder=False).train()
+    after = model.state_dict()
+    for name, parameter in model.named_parameters():
+        frozen = "vision_tower" in name
+        assert parameter.requires_grad != frozen
+        assert torch.equal(after[name], before[name]) == frozen, name
+
+
+def test_batch_norm_statistics_of_a_resnet_stay(trainer_of, processor):
+    vision = {"model_type": "clip_resnet_vision_model", "layers": [1, 1, 1, 1], "width": 8, "image_size": 32}
+    config = tiny_model(processor).config
+    model = VLKDForConditionalGeneration(
+        VLKDConfig(
+            vision_config=vision | {"projection_dim": DIM, "num_attention_heads": 2}, text_config=config.text_config
+        )
+    )
+    before = weights(model.model.vision_tower)
+    generator = torch.Generator().manual_seed(0)
+    pairs = [
+        {"pixel_values": torch.randn(3, 32, 32, generator=generator) + 3, "caption": caption}
+        for caption in CAPTIONS[:4]
+    ]
+    trainer_of(model, pairs, ttdm_weight=0.0).train()
+    assert any("running_mean" in name for name in before)
+    assert_equal_weights(before, model.model.vision_tower.state_dict())
+
+
+def test_each_term_is_logged_and_the_loss_is_their_weighted_sum(trainer_of, replay):
+    trainer = trainer_of(replay=replay, ttdm_weight=10.0, itcl_weight=2.0, icti_weight=3.0, replay_weight=0.5)
+    trainer.train()
+    for entry in trainer.state.log_history[:3]:
+        expected = 10 * entry["ttdm"] + 2 * entry["itcl"] + 3 * entry["icti"] + 0.5 * entry["replay"]
+        assert entry["loss"] == pytest.approx(expected, rel=1e-5)
+        assert entry["logit_scale"] > 0
+
+
+def test_logged_terms_are_means_over_steps(trainer_of, processor):
+    runs = []
+    for steps in (1, 3):
+        trainer = trainer_of(tiny_model(processor), logging_steps=steps)
+        trainer.train()
+        runs.append({name: logged(trainer, name) for name in ("loss", "ttdm", "itcl", "icti")})
+    for name in runs[0]:
+        assert sum(runs[0][name]) / 3 == pytest.approx(runs[1][name][0], rel=1e-5)
+
+
+def test_eight_steps_of_one_accumulated_are_one_step_of_eight(trainer_of, processor, replay):
+    runs = []
+    for size, accumulate in ((8, 1), (1, 8)):
+        trainer = trainer_of(
+            tiny_model(processor),
+            tiny_pairs(24),
+            replay=replay,
+            itcl_weight=0.0,  # its negatives are the pairs of one micro-batch
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulate,
+            optim="sgd",
+            learning_rate=1e-3,
+            init_image_to_decoder=False,
+        )
+        trainer.train()
+        runs.append(
+            (weights(trainer.model), {name: logged(trainer, name) for name in ("loss", "ttdm", "icti", "replay")})
+        )
+    for name in runs[0][0]:
+        torch.testing.assert_close(runs[0][0][name], runs[1][0][name], rtol=1e-4, atol=1e-6)
+    for name in runs[0][1]:
+        assert runs[0][1][name] == pytest.approx(runs[1][1][name], rel=1e-4)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, replay, tmp_path):
+    settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
+    settings |= {"eval_dataset": tiny_pairs(4), "replay": replay, "whole_text_share": 0.3}
+
+    class StopAt(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 4  # in the middle of the second epoch
+
+    whole = trainer_of(tiny_model(processor, dropout=0.1), folder="whole", **settings)
+    whole.train()
+    first = trainer_of(tiny_model(processor, dropout=0.1), folder="part", **settings)
+    first.add_callback(StopAt())
+    first.train()
+    second = trainer_of(tiny_model(processor, seed=1, dropout=0.1), folder="part", **settings)
+    second.train(resume_from_checkpoint=True)
+    assert second.state.global_step == 8 and logged(second, "loss") == logged(whole, "loss")
+    assert_equal_weights(weights(whole.model), weights(second.model))
+
+
+def test_projections_and_temperature_have_their_own_learning_rate_and_the_temperature_no_decay(trainer_of):
+    trainer = trainer_of(learning_rate=1e-4, projection_learning_rate=1e-2, weight_decay=0.1)
+    groups = trainer.create_optimizer().param_groups
+    names = {parameter: name for name, parameter in trainer.model.named_parameters()}
+    seen = []
+    for group in groups:
+        for parameter in group["params"]:
+            name = names[parameter]
+            seen.append(name)
+            assert group["lr"] == (1e-2 if any(part in name for part in PROJECTIONS) else 1e-4), name
+            assert group["weight_decay"] == (0.0 if parameter.ndim < 2 else 0.1), name
+    trainable = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    assert sorted(seen) == sorted(trainable)
+
+
+def test_the_temperature_is_not_clamped(trainer_of, processor):
+    model = tiny_model(processor)
+    model.model.logit_scale.data.fill_(math.log(300))  # CLIP's own training stops at 100
+    trainer = trainer_of(model, max_steps=1)
+    trainer.train()
+    assert logged(trainer, "logit_scale")[0] == pytest.approx(300, rel=0.01)
+
+
+def test_image_rows_start_as_long_as_sentences_and_pointing_the_same_way(trainer_of, processor):
+    model = tiny_model(processor)
+    trainer = trainer_of(model, per_device_train_batch_size=12, max_steps=1, learning_rate=0.0)
+    trainer.train()
+    tokens = processor.tokenizer([pair["caption"] for pair in tiny_pairs()], padding=True, return_tensors="pt")
+    rows = torch.cat([pair["image_embeds"] for pair in tiny_pairs()])
+    with torch.no_grad():
+        sentences = model.get_text_features(**tokens).pooler_output
+        seen = model.model.text_projection(model.model.image_to_decoder(rows))  # W_e W_i V = s V
+    torch.testing.assert_close(seen.norm(dim=-1).mean(), sentences.norm(dim=-1).mean())
+    torch.testing.assert_close(torch.cosine_similarity(seen, rows), torch.ones(12))
+
+
+def test_a_distilled_model_goes_on_from_its_own_image_matrix(trainer_of, processor):
+    model = tiny_model(processor)
+    model.model.image_to_decoder.weight.data.fill_(0.125)
+    trainer_of(model, learning_rate=0.0, init_image_to_decoder=False).train()
+    assert (model.model.image_to_decoder.weight == 0.125).all()
+
+
+def test_the_checkpoint_is_complete_though_training_saw_image_rows_only(trainer_of, processor, tmp_path):
+    trainer = trainer_of()
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    loaded = VLKDForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    assert_equal_weights(weights(trainer.model), weights(loaded))
+    prompts = VLKDProcessor.from_pretrained(tmp_path / "saved").caption_prompts(1)
+    assert prompts == processor.caption_prompts(1)
+
+
+def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
+    questions = QuestionSet(["what color is the shape?"], ["red"], torch.ones(1, 1, DIM))
+    trainer = trainer_of(
+        eval_dataset=tiny_pairs(4),
+        question_set=questions,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_icti",
+        greater_is_better=True,  # so that a middle or early step is the best: the loss falls
+        learning_rate=1e-2,
+    )
+    trainer.train()
+    scores = logged(trainer, "eval_icti")
+    assert trainer.state.best_metric == max(scores) and scores.index(max(scores)) < len(scores) - 1
+    assert trainer.evaluate()["eval_icti"] == pytest.approx(max(scores), rel=1e-6)
+    assert logged(trainer, "eval_vqa_accuracy")[0] in (0.0, 1.0)
+    assert "eval_replay" not in trainer.state.log_history[-1]
+
+
+def test_evaluation_draws_the_same_masks_each_time(trainer_of):
+    trainer = trainer_of(eval_dataset=tiny_pairs())
+    assert trainer.evaluate()["eval_icti"] == trainer.evaluate()["eval_icti"]
+
+
+def test_epochs_draw_other_masks_and_other_texts(trainer_of, replay):
+    examples = trainer_of(replay=replay, replay_per_pair=1.5).train_dataset
+    first = [examples[index] for index in range(12)]
+    examples.set_epoch(1)
+    second = [examples[index] for index in range(12)]
+    assert all(a["draw"] != b["draw"] for a, b in zip(first, second))
+    counts = [len(example["replay"]) for example in first + second]
+    assert set(counts) == {1, 2}
+    examples.set_epoch(0)
+    assert [examples[index]["draw"] for index in range(12)] == [example["draw"] for example in first]
+
+
+def test_pixels_and_replay_go_together(trainer_of, replay):
+    pairs = [{"pixel_values": torch.ones(3, 8, 8) * index, "caption": CAPTIONS[index]} for index in range(4)]
+    trainer = trainer_of(train_dataset=pairs, replay=replay, ttdm_weight=0.0)
+    trainer.train()
+    assert logged(trainer, "replay")[0] > 0
+
+
+def test_replayed_texts_do_not_see_the_pairs_images(trainer_of, processor, replay):
+    trainer = trainer_of(replay=replay)
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(4)])
+    arguments = trainer.forward_inputs(batch)
+    assert arguments["image_embeds"].shape == (8, 1, DIM)
+    assert arguments["attention_mask"].shape[1] == batch["input_ids"].shape[1] + 1
+    has_context = batch["replay_has_context"].long().tolist()
+    assert arguments["attention_mask"][:, 0].tolist() == [1] * 4 + has_context
+
+
+def test_missing_parts_are_named(trainer_of, replay, processor):
+    with pytest.raises(ValueError, match="text_teacher_embeds"):
+        trainer_of(train_dataset=[{"image_embeds": torch.ones(1, DIM), "caption": "a red box"}] * 4).train()
+    with pytest.raises(ValueError, match="'image_embeds', 'pixel_values' or 'image'"):
+        trainer_of(train_dataset=[{"caption": "a red box"}] * 4, ttdm_weight=0.0).train()
+    with pytest.raises(ValueError, match="mask_ratio=1.5"):
+        trainer_of(mask_ratio=1.5)
+    model = tiny_model(processor)
+    model.config.freeze_vision_tower = False
+    with pytest.raises(ValueError, match="frozen vision tower"):
+        trainer_of(model, replay=replay)
