@@ -1,0 +1,81 @@
+"""`vlkd answer`: asks questions about pictures."""
+
+import json
+
+import torch
+from tqdm import tqdm
+
+from modeling_vlkd.generation_vlkd import generate_answers
+
+from .parser import Parser
+from .pictures import (
+    PictureReader,
+    add_common_arguments,
+    add_generation_arguments,
+    find_pictures,
+    load_checkpoint,
+    positive,
+)
+
+
+EXAMPLES = """\
+examples:
+  vlkd answer photo.png "what color is the shape?"
+  vlkd answer holiday/ "is there a dog?" --json > answers.json
+  vlkd answer photo.png --question "what is it?" --question "what color is it?"
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="vlkd answer",
+        usage="vlkd answer IMAGE [IMAGE ...] QUESTION [options]",
+        description="Answers questions about pictures. A picture that is asked many questions is looked at once.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="IMAGE", help="files, folders, globs or URLs; the last one is the question"
+    )
+    parser.add_argument(
+        "--question", action="append", metavar="TEXT", help="a question; may be repeated, and then no IMAGE is one"
+    )
+    parser.add_argument("--top-k", type=positive, default=1, help="answers a question (default: %(default)s)")
+    add_generation_arguments(parser)
+    add_common_arguments(parser)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    images, questions = (args.inputs, args.question) if args.question else (args.inputs[:-1], args.inputs[-1:])
+    if not images:
+        parser.error(f"expected pictures and a question, got only {args.inputs[0]!r}")
+    paths = find_pictures(images)
+    model, processor = load_checkpoint(args.checkpoint, args.device)
+    processor.question_prefixes(questions)  # refuses an empty question before any picture is read
+    generate_kwargs = {"num_beams": args.beams} if args.beams else {}
+    reader = PictureReader(paths, processor, args.batch_size)
+    found = []
+    for names, pixels in reader:
+        with torch.no_grad():
+            rows = model.get_image_rows(pixels.to(model.device, model.dtype))
+        index = [place for place in range(len(names)) for _ in questions]
+        answers = generate_answers(
+            model, processor, questions * len(names), rows, index, args.masks, args.top_k, **generate_kwargs
+        )
+        for place, answer in zip(index, answers):
+            question = questions[len(found) % len(questions)]
+            found.append({"image": names[place], "question": question, "answers": answer})
+            if not args.json:
+                for each in answer:
+                    tqdm.write(line(names[place], question, each, len(paths) > 1, len(questions) > 1))
+    if args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    return reader.exit_code
+
+
+def line(name: str, question: str, answer: dict, many_images: bool, many_questions: bool) -> str:
+    """Gives one answer as a tab-separated line, without columns that would be the same everywhere."""
+    columns = [name] * many_images + [question] * many_questions + [answer["answer"], f"{answer['score']:.3f}"]
+    return "\t".join(columns)

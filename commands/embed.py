@@ -1,0 +1,92 @@
+"""`vlkd embed`: embeds pictures and texts in CLIP's space."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch.nn.functional import normalize
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+
+from .parser import Parser
+from .pictures import PictureReader, add_common_arguments, find_pictures, load_checkpoint
+
+
+EXAMPLES = """\
+examples:
+  vlkd embed photo.png --text "a red circle" --text "a blue square"
+  vlkd embed holiday/ --output holiday.safetensors
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="vlkd embed",
+        description="Embeds pictures (with CLIP) and texts (with the distilled BART) in CLIP's space, L2-normalised, and "
+        "prints how similar each text is to each picture.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, globs or URLs")
+    parser.add_argument("--text", action="append", default=[], metavar="TEXT", help="a text; may be repeated")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write the embeddings there: safetensors with `images` and `texts`, (count, dimensions), names as metadata",
+    )
+    add_common_arguments(parser)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    if not args.images and not args.text:
+        parser.error("expected pictures, --text, or both")
+    if args.output and not args.output.parent.is_dir():
+        parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    paths = find_pictures(args.images)
+    model, processor = load_checkpoint(args.checkpoint, args.device)
+    reader = PictureReader(paths, processor, args.batch_size)
+    names, images = embed_pictures(model, reader)
+    texts = embed_texts(model, processor, args.text, args.batch_size)
+    tensors = {name: rows for name, rows in (("images", images), ("texts", texts)) if len(rows)}
+    if args.output and tensors:
+        save_file(tensors, args.output, metadata={"images": json.dumps(names), "texts": json.dumps(args.text)})
+    similarities = (images @ texts.T).tolist()  # (images, texts)
+    if args.json:
+        embeddings = {name: rows.tolist() for name, rows in tensors.items()}
+        report = {"images": names, "texts": args.text, "similarities": similarities, "embeddings": embeddings}
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        for name, row in zip(names, similarities):
+            for text, similarity in sorted(zip(args.text, row), key=lambda pair: -pair[1]):
+                print("\t".join([name] * (len(names) > 1) + [text, f"{similarity:.3f}"]))
+        count = f"{len(names)} pictures and {len(texts)} texts in {model.config.projection_dim} dimensions"
+        print(f"{count}, written to {args.output}" if args.output else f"{count}; --output FILE keeps them")
+    return reader.exit_code
+
+
+@torch.no_grad()
+def embed_pictures(model: VLKDForConditionalGeneration, reader: PictureReader) -> tuple[list[str], torch.Tensor]:
+    """Returns the names of the readable pictures and their embeddings, `(pictures, projection_dim)`, on the CPU."""
+    names, embeddings = [], [torch.empty(0, model.config.projection_dim)]
+    for batch, pixels in reader:
+        features = model.get_image_features(pixels.to(model.device, model.dtype)).pooler_output
+        embeddings.append(normalize(features.float(), dim=-1).cpu())
+        names += batch
+    return names, torch.cat(embeddings)
+
+
+@torch.no_grad()
+def embed_texts(
+    model: VLKDForConditionalGeneration, processor: VLKDProcessor, texts: list[str], batch_size: int
+) -> torch.Tensor:
+    """Returns embeddings of texts, `(texts, projection_dim)`, on the CPU."""
+    embeddings = [torch.empty(0, model.config.projection_dim)]
+    for start in range(0, len(texts), batch_size):
+        inputs = processor(text=texts[start : start + batch_size], return_tensors="pt").to(model.device)
+        features = model.get_text_features(**inputs).pooler_output
+        embeddings.append(normalize(features.float(), dim=-1).cpu())
+    return torch.cat(embeddings)

@@ -1,0 +1,75 @@
+"""The `vlkd` command: finds the subcommand, and turns what went wrong into one line and exit code 2."""
+
+import os
+import sys
+from importlib import import_module
+
+from modeling_vlkd import __version__
+
+
+SUBCOMMANDS = {
+    "demo": "distil the miniature CLIP into the miniature BART and measure it, in minutes",
+    "distill": "distil a CLIP into a BART with pictures and their captions",
+    "finetune": "train a distilled model further on questions with answers, or captions",
+    "answer": "answer questions about pictures",
+    "caption": "caption pictures",
+    "embed": "embed pictures and texts in CLIP's space",
+    "convert": "assemble a model from a CLIP and a BART in any format",
+}
+WIDTH = max(map(len, SUBCOMMANDS)) + 2
+HELP = "\n".join(
+    [
+        "usage: vlkd COMMAND [ARGUMENTS]",
+        "",
+        "Give any CLIP a voice: distil it, frozen, into a BART, and ask it about pictures.",
+        "",
+        "commands:",
+        *(f"  {name:<{WIDTH}}{text}" for name, text in SUBCOMMANDS.items()),
+        "",
+        "`vlkd COMMAND --help` tells more. Start with `vlkd demo`.",
+    ]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one subcommand.
+
+    Returns:
+        The exit code: 0, or 2 after one line on standard error that says what was wrong and what to do.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    name = argv[0] if argv else "--help"
+    try:
+        if name in ("-h", "--help", "help"):
+            print(HELP)
+            return 0
+        if name == "--version":
+            print(f"vlkd {__version__}")
+            return 0
+        if name not in SUBCOMMANDS:
+            return complain("vlkd", f"there is no command {name!r}; choose one of {', '.join(SUBCOMMANDS)}")
+        return import_module(f"modeling_vlkd.commands.{name}").main(argv[1:]) or 0
+    except KeyboardInterrupt:
+        return complain(f"vlkd {name}", "interrupted")
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        return complain(f"vlkd {name}", one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """Gives an error as one line: the first of a long message, or what the system said and about which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def complain(program: str, message: str) -> int:
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What `answer`, `caption` and `embed` share: their arguments, the checkpoint, and pictures in batches."""
+
+import argparse
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.modeling_vlkd import refuse_missing
+from modeling_vlkd.processing_vlkd import open_image
+
+
+DEFAULT_CHECKPOINT = "vlkd-demo"
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+FEW = 16  # so many pictures are done before a progress bar could be read
+
+
+def add_common_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        help="folder or Hub id of a VLKD model (default: ./%(default)s, which `vlkd demo` leaves)",
+    )
+    parser.add_argument("--batch-size", type=positive, default=32, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument("--masks", type=positive, help="masks in the prompt; more for longer texts")
+    parser.add_argument("--beams", type=positive, help="beams; 1 is greedy and fastest")
+
+
+def positive(text: str) -> int:
+    """Parses a count of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def load_checkpoint(name: str, device: torch.device | str | None) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+    """Loads model and processor, on an accelerator where there is one.
+
+    Raises:
+        ValueError: no VLKD checkpoint, or not a whole one.
+        OSError: nothing of that name.
+    """
+    if not os.path.isdir(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"There is no checkpoint {name}; run `vlkd demo` to make one, or give --checkpoint.")
+    logging.disable_progress_bar()
+    config, _ = PreTrainedConfig.get_config_dict(name)
+    if config.get("model_type") != "vlkd":
+        raise ValueError(
+            f"{name} holds a model of type {config.get('model_type')!r}, not 'vlkd'; `vlkd convert` makes one of a CLIP "
+            "and a BART."
+        )
+    try:
+        model, loading = VLKDForConditionalGeneration.from_pretrained(name, output_loading_info=True)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {name} are truncated or damaged ({error}); fetch them again.") from error
+    refuse_missing(name, loading)
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        model = model.to(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    return model, VLKDProcessor.from_pretrained(name)
+
+
+def find_pictures(patterns: Sequence[str]) -> list[str]:
+    """Lists the pictures that paths, folders (with all below them), globs and URLs name, in that order.
+
+    Raises:
+        FileNotFoundError: one of them names nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern.startswith(("http://", "https://")) or os.path.isfile(pattern):
+            found.append(pattern)
+            continue
+        paths = Path(pattern).rglob("*") if os.path.isdir(pattern) else map(Path, glob.glob(pattern, recursive=True))
+        pictures = sorted(str(path) for path in paths if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+        if not pictures:
+            kind = "no pictures in the folder" if os.path.isdir(pattern) else "no such picture"
+            raise FileNotFoundError(f"{kind}: {pattern}")
+        found += pictures
+    return found
+
+
+class PictureReader:
+    """Reads pictures in batches, with a progress bar for many; tells of those that cannot be read and goes on."""
+
+    def __init__(self, paths: Sequence[str], processor: VLKDProcessor, batch_size: int):
+        self.paths, self.processor, self.batch_size = paths, processor, batch_size
+        self.unreadable = 0
+
+    def __iter__(self) -> Iterator[tuple[list[str], torch.Tensor]]:
+        """Yields paths and their `pixel_values`, `(batch, channels, height, width)`."""
+        with tqdm(total=len(self.paths), unit="picture", disable=len(self.paths) <= FEW or None) as bar:
+            for start in range(0, len(self.paths), self.batch_size):
+                names, pictures = [], []
+                for path in self.paths[start : start + self.batch_size]:
+                    try:
+                        pictures.append(open_image(path))
+                        names.append(path)
+                    except (ValueError, OSError) as error:
+                        self.unreadable += 1
+                        tqdm.write(str(error), file=sys.stderr)
+                if pictures:
+                    yield names, self.processor(images=pictures, return_tensors="pt")["pixel_values"]
+                bar.update(min(self.batch_size, len(self.paths) - start))
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every picture was read, otherwise 2."""
+        return 2 if self.unreadable else 0
