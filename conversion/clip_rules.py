@@ -27,13 +27,15 @@ VISION_TRANSFORMER_RULES = [
 ]
 
 
-TEXT_TRANSFORMER_RULES = [
-    Rule("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    Rule("positional_embedding", "text_model.embeddings.position_embedding.weight"),
-    *transformer_rules("", "text_model."),
-    Rule("ln_final.{p}", "text_model.final_layer_norm.{p}"),
-    Rule("text_projection", "text_projection.weight", transpose=True),
-]
+def text_transformer_rules(prefix: str = "") -> list[Rule]:
+    """Rules of the text tower; some of open_clip's models keep it under the prefix `text.`."""
+    return [
+        Rule(prefix + "token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
+        Rule(prefix + "positional_embedding", "text_model.embeddings.position_embedding.weight"),
+        *transformer_rules(prefix, "text_model."),
+        Rule(prefix + "ln_final.{p}", "text_model.final_layer_norm.{p}"),
+        Rule(prefix + "text_projection", "text_projection.weight", transpose=True),
+    ]
 
 
 def conv_rules(source: str, target: str, convolution: str, normalization: str) -> list[Rule]:

@@ -1,8 +1,21 @@
 """What a conversion raises when its input is at fault: one clear line that says what to do."""
 
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
 
 class ConversionError(ValueError):
     """A source that cannot be read, understood or converted."""
+
+
+class UnsupportedError(ConversionError):
+    """A tower of a kind that transformers cannot compute, or that is not there; nothing is wrong with the file."""
 
 
 class StateDictError(ConversionError, KeyError):
@@ -10,3 +23,23 @@ class StateDictError(ConversionError, KeyError):
 
     def __str__(self) -> str:  # KeyError would put the message in quotes
         return str(self.args[0])
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what readers raise about a file into one line that names the file and the remedy."""
+    try:
+        yield
+    except ConversionError as error:
+        raise ConversionError(f"{path}: the checkpoint {error}.") from error
+    except pickle.UnpicklingError as error:
+        if found := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+            raise ConversionError(
+                f"{path}: the checkpoint asks for {found[1]}, which is not data; nothing of it was executed."
+            ) from error
+        raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
+    except (SafetensorError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConversionError(f"{path}: truncated or damaged ({reason}); download it again.") from error
+    except (KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error

@@ -1,8 +1,8 @@
 """Renames the tensors of a checkpoint by rules that are data, strict in both directions.
 
-A rule is a pair of templates. `{n}` stands for a number and `{p}` for the name of a parameter or buffer, the same in
-both. Rules are read from the target's side: each tensor of the new model asks its rule for the key of the source, so
-that a missing key is reported by the name that the source would have given it.
+A rule is a pair of templates. `{n}` stands for a number, `{p}` for the name of a parameter or buffer and `{rest}` for
+everything that follows, the same in both. Rules are read from the target's side: each tensor of the new model asks its
+rule for the key of the source, so that a missing key is reported by the name that the source would have given it.
 """
 
 import re
@@ -15,7 +15,7 @@ import torch
 from .errors import StateDictError
 
 
-PLACEHOLDERS = {"{n}": r"(\d+)", "{p}": r"(\w+)"}
+PLACEHOLDERS = {"{n}": r"(\d+)", "{p}": r"(\w+)", "{rest}": r"(.+)"}
 
 
 class Rule(NamedTuple):
@@ -46,14 +46,14 @@ class Origin(NamedTuple):
 @cache
 def template_pattern(template: str) -> re.Pattern:
     """Turns a template into the regular expression that a whole key has to match."""
-    pieces = re.split(r"(\{[np]\})", template)
+    pieces = re.split(r"(\{\w+\})", template)
     return re.compile("".join(PLACEHOLDERS.get(piece) or re.escape(piece) for piece in pieces))
 
 
 def fill_template(template: str, values: Sequence[str]) -> str:
     """Puts the values that one template matched into the other."""
     remaining = iter(values)
-    return re.sub(r"\{[np]\}", lambda _: next(remaining), template)
+    return re.sub(r"\{\w+\}", lambda _: next(remaining), template)
 
 
 def find_origin(target_key: str, rules: Sequence[Rule]) -> Origin:

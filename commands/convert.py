@@ -1,0 +1,85 @@
+"""`vlkd convert`: assembles a model from a CLIP and a BART in any format, and proves that it computes the same."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from modeling_vlkd.conversion.assembling import STEPS, Report, convert
+from modeling_vlkd.conversion.resolving import VISION_HELP
+
+from .parser import Parser
+
+
+EXAMPLES = """\
+examples:
+  vlkd convert --vision openai/clip-vit-base-patch16 --text facebook/bart-large --output my-vlkd
+  vlkd convert --vision RN50x16.pt --text facebook/bart-large --output my-vlkd --teacher my-teacher
+  vlkd convert --vision ViT-L-14:laion2b_s32b_b82k --text bart.large/ --output my-vlkd
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="vlkd convert",
+        description="Assembles a model from the vision tower of a CLIP, a BART and three new matrices, ready to be "
+        "distilled, and proves that both towers compute what they computed before.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--vision", required=True, metavar="CLIP", help=VISION_HELP)
+    parser.add_argument(
+        "--text",
+        required=True,
+        metavar="BART",
+        help="a folder or Hub id in transformers' format, or a folder with fairseq's model.pt, dict.txt and vocab.bpe",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder for the checkpoint")
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="DIR",
+        help="a new folder for CLIP's text tower and tokenizer in transformers' format, the teacher of a distillation",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the new matrices (default: 0)")
+    parser.add_argument(
+        "--max-shard-size", default="5GB", metavar="SIZE", help="of a file with weights, such as 500MB (default: 5GB)"
+    )
+    return parser
+
+
+def print_report(report: Report, output: Path):
+    """Prints what went where, and the proof."""
+    console = Console(soft_wrap=True)
+    parts = Table(title="What went where", title_justify="left")
+    for column in ("part", "from", "to"):
+        parts.add_column(column)
+    for column in ("tensors", "parameters"):
+        parts.add_column(column, justify="right")
+    for part in report.parts:
+        counts = (f"{part.tensors:,}", f"{part.parameters:,}") if part.tensors else ("", "")
+        parts.add_row(part.name, part.origin, part.destination, *counts)
+    proof = Table(title="Proof: largest differences", title_justify="left")
+    for column in ("of", "against"):
+        proof.add_column(column)
+    for column in ("difference", "allowed"):
+        proof.add_column(column, justify="right")
+    for check in report.checks:
+        proof.add_row(check.subject, check.against, f"{check.difference:.3g}", f"{check.limit:g}")
+    console.print(parts, proof, f"Written to {output}", sep="\n", highlight=False)
+
+
+def main(argv: list[str]) -> int:
+    args = build_parser().parse_args(argv)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=STEPS)
+
+        def show(step: str):
+            bar.update(task, description=step, completed=min(bar.tasks[0].completed + bool(bar.tasks[0].description), STEPS))
+
+        report = convert(
+            args.vision, args.text, args.output, args.teacher, args.seed, args.max_shard_size, progress=show
+        )
+    print_report(report, args.output)
+    return 0

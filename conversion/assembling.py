@@ -1,0 +1,217 @@
+"""Makes a VLKD checkpoint out of a CLIP and a BART in any format, one tower at a time, and proves it."""
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+
+from .bart_source import BartSource
+from .errors import ConversionError, UnsupportedError
+from .proof import (
+    Check,
+    LanguageProbe,
+    VisionProbe,
+    check_checkpoint,
+    check_teacher,
+    probe_ids,
+    probe_language,
+    probe_text,
+    probe_vision,
+    refuse_failures,
+)
+from .resolving import open_text, open_vision
+from .sources import CLIPSource
+
+
+STEPS = 6  # calls of `progress` in a conversion
+
+
+@dataclass(frozen=True)
+class Part:
+    """A line of the report: what went where.
+
+    origin: which source it came from.
+    tensors, parameters: how many of each; 0 where it was not converted.
+    """
+
+    name: str
+    origin: str
+    destination: str
+    tensors: int = 0
+    parameters: int = 0
+
+
+@dataclass
+class Report:
+    """What a conversion did: its parts and the proof."""
+
+    parts: list[Part] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+
+
+def part_of(name: str, origin: str, destination: str, module: nn.Module) -> Part:
+    """Counts a module's tensors and parameters; tied ones count once."""
+    tensors = list(module.parameters())
+    return Part(name, origin, destination, len(tensors), sum(tensor.numel() for tensor in tensors))
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Gives a folder to fill; it becomes `target` if all goes well, and otherwise nothing is left of it.
+
+    Raises:
+        ConversionError: `target` is there already, or its parent folder cannot be written to.
+    """
+    target = target.absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConversionError(f"{target} exists already; choose another folder, or remove it.")
+    if not target.parent.is_dir():
+        raise ConversionError(f"There is no folder {target.parent} to write {target.name} into.")
+    try:
+        with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+            content = Path(folder) / "content"
+            content.mkdir()
+            yield content
+            os.replace(content, target)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise ConversionError(f"Writing {target} failed: {reason}. Nothing was left behind.") from error
+
+
+def save_tower(model: PreTrainedModel, folder: Path):
+    """Writes a model without the traces of where it came from, which would differ from run to run."""
+    model.config._name_or_path = ""
+    model.save_pretrained(folder)
+
+
+def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionProbe:
+    """Writes the vision tower and its preprocessing in transformers' format, and asks the original for the proof."""
+    probe = probe_vision(source.vision_reference())
+    gc.collect()
+    tower = source.vision_tower()
+    report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
+    save_tower(tower, folder)
+    source.image_processor().save_pretrained(folder)
+    return probe
+
+
+def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
+    """Converts and proves CLIP's text tower, the teacher of a distillation, and writes it if a folder is given."""
+    try:
+        teacher = source.text_teacher()
+    except UnsupportedError as error:
+        if folder is not None:
+            raise
+        report.parts.append(Part("text teacher", f"not converted: {error}", "-"))
+        return
+    try:
+        tokenizer = source.tokenizer()
+    except ConversionError:
+        if folder is not None:
+            raise
+        tokenizer = None
+    config = teacher.config
+    ids = probe_ids(config.vocab_size, config.max_position_embeddings, end_of_text(config))
+    report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), teacher, tokenizer)
+    destination = "-" if folder is None else "the teacher's folder"
+    report.parts.append(part_of("text teacher", f"{source.name} ({source.format})", destination, teacher))
+    if folder is not None:
+        save_tower(teacher, folder)
+        tokenizer.save_pretrained(folder)
+
+
+def end_of_text(config: PreTrainedConfig) -> int:
+    """The token at which CLIP's text tower pools; 2 in old configurations means the highest one."""
+    end = config.eos_token_id
+    return end if isinstance(end, int) and 2 < end < config.vocab_size else config.vocab_size - 1
+
+
+def convert_language(source: BartSource, folder: Path, report: Report) -> LanguageProbe:
+    """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
+    model = source.model()
+    probe = probe_language(model)
+    report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
+    save_tower(model, folder)
+    source.tokenizer().save_pretrained(folder)
+    return probe
+
+
+def assemble(vision: Path, text: Path, output: Path, seed: int, max_shard_size: str, report: Report):
+    """Puts the towers and three new matrices together, and writes the checkpoint with its processor."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = VLKDForConditionalGeneration.from_vision_text_pretrained(vision, text)
+    for name, module in (("W_e", "text_projection"), ("W'_e", "text_to_decoder"), ("W_i", "image_to_decoder")):
+        report.parts.append(part_of(name, f"new, seed {seed}", f"model.{module}", getattr(model.model, module)))
+    for config in (model.config, model.config.vision_config, model.config.text_config):
+        config._name_or_path = ""
+    model.save_pretrained(output, max_shard_size=max_shard_size)
+    VLKDProcessor.from_vision_text_pretrained(vision, text).save_pretrained(output)
+
+
+def prove(folder: Path, vision: VisionProbe, language: LanguageProbe) -> list[Check]:
+    """Loads the written checkpoint as a user would, and compares it with the originals."""
+    model = VLKDForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    return check_checkpoint(model, VLKDProcessor.from_pretrained(folder), vision, language)
+
+
+def convert(
+    vision: str,
+    text: str,
+    output: Path,
+    teacher: Path | None = None,
+    seed: int = 0,
+    max_shard_size: str = "5GB",
+    progress: Callable[[str], None] = lambda step: None,
+) -> Report:
+    """Converts a CLIP and a BART into a VLKD checkpoint.
+
+    Args:
+        vision, text: see `resolving.open_vision` and `open_text`.
+        output: the checkpoint's folder; it must not exist yet, or be empty.
+        teacher: where to write CLIP's text tower and its tokenizer, which a distillation needs; nowhere if None.
+        seed: of the new matrices; the same one gives the same bytes.
+        max_shard_size: weights are written to files of at most this size.
+        progress: called with the name of each step before it begins.
+
+    Returns:
+        What went where, and the proof.
+
+    Raises:
+        ConversionError: a source cannot be converted, nothing can be written, or the proof fails. Nothing is left.
+    """
+    report = Report()
+    progress("opening both models")
+    clip, bart = open_vision(vision), open_text(text)
+    with (
+        staged(output) as content,
+        nullcontext() if teacher is None else staged(teacher) as teacher_folder,
+        TemporaryDirectory(dir=content.parent, prefix="towers.") as towers,
+    ):
+        vision_folder, text_folder = Path(towers) / "vision", Path(towers) / "text"
+        progress("converting the vision tower")
+        vision_probe = convert_vision(clip, vision_folder, report)
+        gc.collect()
+        progress("converting the text teacher")
+        convert_teacher(clip, teacher_folder, report)
+        gc.collect()
+        progress("converting the language model")
+        language_probe = convert_language(bart, text_folder, report)
+        gc.collect()
+        progress("putting them together")
+        assemble(vision_folder, text_folder, content, seed, max_shard_size, report)
+        gc.collect()
+        progress("proving the checkpoint")
+        report.checks += prove(content, vision_probe, language_probe)
+        refuse_failures(report.checks)
+    return report

@@ -1,0 +1,166 @@
+"""BARTs in fairseq's format: `model.pt` and `dict.txt`, with GPT-2's byte-pair merges."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.tokenizer import bytes_to_unicode
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
+
+from .bart_source import BartSource
+from .checkpoints import find_state_dict, open_checkpoint
+from .errors import ConversionError
+from .state_dicts import Rule, convert_state_dict
+
+
+FAIRSEQ_RULES = [
+    Rule("encoder.embed_tokens.weight", "model.shared.weight"),
+    *(
+        Rule(f"{side}.{key}", f"model.{side}.{key}")
+        for side in ("encoder", "decoder")
+        for key in ("embed_positions.weight", "layernorm_embedding.{p}", "layers.{n}.{rest}")
+    ),
+]
+# Known and not needed: the same matrix again, version marks, and classifiers of finetuned models.
+FAIRSEQ_OTHER_KEYS = ["decoder.embed_tokens.weight", "decoder.output_projection.weight", "classification_heads.{rest}"]
+FAIRSEQ_OTHER_KEYS += [f"{side}.{mark}" for side in ("encoder", "decoder") for mark in ("version", "_float_tensor")]
+FAIRSEQ_OTHER_KEYS += [f"{side}.embed_positions._float_tensor" for side in ("encoder", "decoder")]
+SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # come first in every fairseq dictionary, not in its file
+HEAD_SIZE = 64  # of every published BART; shapes do not tell
+FOLDER_FILES = ["model.pt", "dict.txt", "vocab.bpe", "merges.txt"]
+
+
+class FairseqBartSource(BartSource):
+    """A BART as fairseq published it: `model.pt`, `dict.txt` and, for the tokenizer, GPT-2's merges.
+
+    Args:
+        name: what the user called it.
+        folder: where the three files lie; the merges are called `vocab.bpe`, as fairseq's, or `merges.txt`.
+    """
+
+    def __init__(self, name: str, folder: Path):
+        self.name, self.folder, self.format = name, folder, "fairseq bart"
+        self.dictionary = read_fairseq_dictionary(folder / "dict.txt")
+        self.content = open_checkpoint(folder / "model.pt")
+
+    def model(self) -> BartForConditionalGeneration:
+        tensors = find_state_dict(self.content, self.folder / "model.pt")
+        config = fairseq_config(tensors, fairseq_arguments(self.content))
+        entries = len(SPECIAL_TOKENS) + len(self.dictionary) + 1
+        if entries != config.vocab_size:
+            raise ConversionError(
+                f"{self.folder / 'dict.txt'}: gives {entries} tokens, but model.pt embeds {config.vocab_size}; "
+                "take the dict.txt that came with this model."
+            )
+        with no_init_weights():
+            model = BartForConditionalGeneration(config)
+        model.final_logits_bias.zero_()
+        converted = convert_state_dict(tensors, FAIRSEQ_RULES, dict(model.named_parameters()), FAIRSEQ_OTHER_KEYS)
+        for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
+            if key in tensors and not torch.equal(tensors[key], tensors["encoder.embed_tokens.weight"]):
+                raise ConversionError(
+                    f"{self.name}: {key!r} differs from 'encoder.embed_tokens.weight'; BART ties them."
+                )
+        model.load_state_dict(converted, assign=True, strict=False)  # strict already: every parameter was converted
+        model.tie_weights()
+        return model.eval()
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        paths = [self.folder / name for name in ("vocab.bpe", "merges.txt") if (self.folder / name).is_file()]
+        if not paths:
+            raise ConversionError(
+                f"{self.folder} lacks vocab.bpe, GPT-2's merges, which fairseq keeps beside dict.txt."
+            )
+        merges = read_merges(paths[0])
+        pieces = gpt2_pieces(merges)
+        vocabulary = {token: index for index, token in enumerate(SPECIAL_TOKENS)}
+        for line, entry in enumerate(self.dictionary, start=1):
+            if not entry.isdigit() and not entry.startswith("madeupword"):
+                raise ConversionError(
+                    f"{self.folder / 'dict.txt'}, line {line}: {entry!r} is no number of GPT-2's BPE."
+                )
+            if entry.isdigit() and int(entry) >= len(pieces):
+                raise ConversionError(
+                    f"{self.folder / 'dict.txt'}, line {line}: {entry} is beyond the {len(pieces)} pieces of "
+                    f"{paths[0].name}."
+                )
+            vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
+        vocabulary["<mask>"] = len(vocabulary)
+        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=1024)
+
+
+def read_fairseq_dictionary(path: Path) -> list[str]:
+    """Reads the entries of a fairseq dictionary, one a line with its count."""
+    if not path.is_file():
+        raise ConversionError(f"{path} is missing; fairseq's model.pt needs the dict.txt that came with it.")
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        entry, _, count = line.rpartition(" ")
+        if not entry or not count.isdigit():
+            raise ConversionError(f"{path}, line {number}: expected an entry and its count, got {line[:40]!r}.")
+        entries.append(entry)
+    if len(set(entries)) < len(entries) or not entries:
+        raise ConversionError(
+            f"{path}: is empty or names an entry twice; take the dict.txt that came with this model."
+        )
+    return entries
+
+
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """Reads byte-pair merges, one pair a line after a line with the version."""
+    merges = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        if line.startswith("#version") or not line:
+            continue
+        pair = tuple(line.split(" "))
+        if len(pair) != 2:
+            raise ConversionError(f"{path}, line {number}: expected a pair, got {line[:40]!r}.")
+        merges.append(pair)
+    return merges
+
+
+def gpt2_pieces(merges: list[tuple[str, str]]) -> list[str]:
+    """GPT-2's pieces by their number: the bytes, the merges in order, and the end of text (`encoder.json`)."""
+    return [*bytes_to_unicode().values(), *(left + right for left, right in merges), "<|endoftext|>"]
+
+
+def fairseq_arguments(content: Any) -> dict[str, Any]:
+    """The command line that a fairseq model was trained with, as far as the checkpoint keeps it."""
+    arguments = content.get("args") if isinstance(content, Mapping) else None
+    return vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+
+
+def fairseq_config(tensors: Mapping[str, Tensor], arguments: dict[str, Any]) -> BartConfig:
+    """Reads the architecture off the shapes and, where they do not tell, the command line."""
+    for key in ("encoder.embed_tokens.weight", "encoder.embed_positions.weight", "encoder.layers.0.fc1.weight"):
+        if key not in tensors:
+            raise ConversionError(f"model.pt is no BART: {key!r} is missing.")
+    if arguments.get("encoder_normalize_before") or arguments.get("decoder_normalize_before"):
+        raise ConversionError("model.pt normalises before its layers, as mBART does; BART normalises after them.")
+    vocab_size, width = tensors["encoder.embed_tokens.weight"].shape
+    layers = {
+        side: len({key.split(".")[2] for key in tensors if key.startswith(f"{side}.layers.")})
+        for side in ("encoder", "decoder")
+    }
+    return BartConfig(
+        vocab_size=vocab_size,
+        d_model=width,
+        max_position_embeddings=tensors["encoder.embed_positions.weight"].shape[0] - 2,  # two rows are padding
+        encoder_layers=layers["encoder"],
+        decoder_layers=layers["decoder"],
+        encoder_ffn_dim=tensors["encoder.layers.0.fc1.weight"].shape[0],
+        decoder_ffn_dim=tensors["decoder.layers.0.fc1.weight"].shape[0],
+        encoder_attention_heads=arguments.get("encoder_attention_heads") or max(1, width // HEAD_SIZE),
+        decoder_attention_heads=arguments.get("decoder_attention_heads") or max(1, width // HEAD_SIZE),
+        activation_function=arguments.get("activation_fn") or "gelu",
+        scale_embedding=not arguments.get("no_scale_embedding", True),
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=2,
+        forced_eos_token_id=2,
+    )

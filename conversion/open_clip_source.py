@@ -1,0 +1,226 @@
+"""CLIPs in open_clip's layout: OpenAI's own checkpoints, open_clip's, and open_clip folders and Hub repositories."""
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from torch import Tensor
+from transformers import (
+    CLIPTextModelWithProjection,
+    CLIPVisionModelWithProjection,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.initialization import no_init_weights
+
+from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
+
+from .checkpoints import open_state_dict
+from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
+from .clip_tokenizers import build_clip_tokenizer
+from .errors import ConversionError, UnsupportedError
+from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
+from .sources import CLIPSource, Reference, load_tokenizer, read_json
+from .state_dicts import Rule, convert_state_dict
+
+
+# Known and not needed: the temperature, SigLIP's bias, the sizes that OpenAI's archives carry, and causal masks.
+OTHER_KEYS = ["logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size", "attn_mask"]
+OTHER_KEYS += [f"{tower}transformer.resblocks.{{n}}.attn_mask" for tower in ("", "visual.")]
+WEIGHT_FILES = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"]
+FOLDER_FILES = [
+    "open_clip_config.json",
+    *WEIGHT_FILES,
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+]
+MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
+MODEL_SETTINGS |= {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
+TINY_VISION = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
+TINY_TEXT = {"context_length": 8, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
+
+
+class Selection(Mapping[str, Tensor]):
+    """The entries of a mapping whose keys pass a test; values are still read on demand."""
+
+    def __init__(self, source: Mapping[str, Tensor], test: Callable[[str], bool]):
+        self.source = source
+        self.names = dict.fromkeys(key for key in source if test(key))
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self.names:
+            raise KeyError(key)
+        return self.source[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def build_model(
+    model_class: type[PreTrainedModel], config: PreTrainedConfig, tensors: Mapping[str, Tensor], rules: list[Rule]
+) -> PreTrainedModel:
+    """Makes a model of converted tensors, without random values first."""
+    with no_init_weights():
+        model = model_class(config)
+    converted = convert_state_dict(tensors, rules, model.state_dict(), OTHER_KEYS)
+    model.load_state_dict(converted, assign=True, strict=False)  # strict already: the conversion checked every key
+    return model.eval()
+
+
+class OpenCLIPSource(CLIPSource):
+    """A CLIP in open_clip's layout.
+
+    Args:
+        name: what the user called it.
+        format: what it is, for the report.
+        model_cfg: open_clip's description of the architecture.
+        preprocess: open_clip's description of the preprocessing.
+        tensors: the checkpoint.
+        folder: where the tokenizer's files lie, if they come with the checkpoint.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        format: str,
+        model_cfg: dict[str, Any],
+        preprocess: PreprocessCfg,
+        tensors: Mapping[str, Tensor],
+        folder: Path | None = None,
+    ):
+        self.name, self.format, self.folder = name, format, folder
+        self.model_cfg, self.preprocess, self.tensors = model_cfg, preprocess, tensors
+        if missing := {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg):
+            raise ConversionError(f"{name}: its model configuration lacks {', '.join(sorted(missing))}.")
+        if other := set(model_cfg) - MODEL_SETTINGS:
+            raise UnsupportedError(f"{name}: open_clip models with {', '.join(sorted(other))} are not supported.")
+        if not any(key.startswith("visual.") for key in tensors):
+            raise ConversionError(f"{name}: holds no vision tower (no key begins with 'visual.'); give a whole CLIP.")
+
+    @property
+    def text_prefix(self) -> str:
+        """open_clip keeps the text tower apart, under `text.`, in models with other towers than OpenAI's."""
+        return "text." if any(key.startswith("text.") for key in self.tensors) else ""
+
+    def select(self, is_vision: bool) -> Selection:
+        return Selection(self.tensors, lambda key: key.startswith("visual.") == is_vision)
+
+    def vision_tower(self) -> PreTrainedModel:
+        config, tensors = vision_config(self.model_cfg), self.select(is_vision=True)
+        if isinstance(config, CLIPResNetVisionConfig):
+            return build_model(CLIPResNetVisionModelWithProjection, config, tensors, RESNET_RULES)
+        return build_model(CLIPVisionModelWithProjection, config, tensors, VISION_TRANSFORMER_RULES)
+
+    def image_processor(self) -> BaseImageProcessor:
+        return image_processor(self.preprocess)
+
+    def text_teacher(self) -> PreTrainedModel:
+        config, tensors = text_config(self.model_cfg), self.select(is_vision=False)
+        return build_model(CLIPTextModelWithProjection, config, tensors, text_transformer_rules(self.text_prefix))
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        text_cfg = self.model_cfg["text_cfg"]
+        length = text_cfg.get("context_length", 77)
+        if "hf_tokenizer_name" in text_cfg:
+            return load_tokenizer(self.folder or text_cfg["hf_tokenizer_name"], model_max_length=length)
+        tokenizer = build_clip_tokenizer(length)
+        if len(tokenizer) != text_cfg.get("vocab_size", len(tokenizer)):
+            raise UnsupportedError(f"{self.name}: no tokenizer is known for {text_cfg['vocab_size']} tokens.")
+        return tokenizer
+
+    def vision_reference(self) -> Reference:
+        model = self.load_reference(
+            {**self.model_cfg, "text_cfg": TINY_TEXT, "custom_text": False}, self.select(is_vision=True)
+        )
+        return Reference(model.encode_image, image_transform_v2(self.preprocess, is_train=False), "open_clip")
+
+    def text_reference(self) -> Reference:
+        model = self.load_reference({**self.model_cfg, "vision_cfg": TINY_VISION}, self.select(is_vision=False))
+        text_cfg = self.model_cfg["text_cfg"]
+        settings = {"context_length": model.context_length, **text_cfg.get("tokenizer_kwargs", {})}
+        if "hf_tokenizer_name" in text_cfg:
+            tokenizer = HFTokenizer(str(self.folder or text_cfg["hf_tokenizer_name"]), **settings)
+        else:
+            tokenizer = SimpleTokenizer(**settings)
+        return Reference(model.encode_text, lambda text: tokenizer(text)[0], "open_clip")
+
+    def load_reference(self, model_cfg: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIP | CustomTextCLIP:
+        """Builds open_clip's model, the tower that is not looked at being tiny, and copies the checkpoint into it."""
+        model_cfg = deepcopy(model_cfg)
+        has_text_tower = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg["text_cfg"]
+        model = (CustomTextCLIP if has_text_tower else CLIP)(**model_cfg)
+        with torch.no_grad():
+            for key, tensor in model.state_dict().items():
+                if key in tensors:
+                    tensor.copy_(tensors[key])
+        return model.eval()
+
+
+def open_openai_checkpoint(name: str, path: Path) -> OpenCLIPSource:
+    """Opens a checkpoint as OpenAI published them; its shapes decide the architecture."""
+    tensors = open_state_dict(path)
+    try:
+        model_cfg = openai_model_cfg(tensors)
+    except ConversionError as error:
+        raise ConversionError(f"{name}: the checkpoint {error}.") from error
+    return OpenCLIPSource(name, "OpenAI checkpoint", model_cfg, openai_preprocess(model_cfg), tensors)
+
+
+def openai_preprocess(model_cfg: dict[str, Any], settings: dict[str, Any] | None = None) -> PreprocessCfg:
+    """OpenAI's preprocessing at the model's resolution, changed by `settings`."""
+    size = model_cfg["vision_cfg"].get("image_size", 224)
+    return PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(size=size), settings or {}))
+
+
+def open_open_clip_folder(name: str, folder: Path) -> OpenCLIPSource:
+    """Opens a folder with `open_clip_config.json` and weights, as `push_to_hf_hub` of open_clip writes them."""
+    content = read_json(folder / "open_clip_config.json")
+    if "model_cfg" not in content:
+        raise ConversionError(f"{folder / 'open_clip_config.json'}: has no 'model_cfg'; is it open_clip's?")
+    weights = [folder / file for file in WEIGHT_FILES if (folder / file).is_file()]
+    if not weights:
+        raise ConversionError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}.")
+    model_cfg = content["model_cfg"]
+    preprocess = openai_preprocess(model_cfg, content.get("preprocess_cfg"))
+    return OpenCLIPSource(name, "open_clip folder", model_cfg, preprocess, open_state_dict(weights[0]), folder)
+
+
+def open_open_clip_model(name: str, model: str, weights: str) -> OpenCLIPSource:
+    """Opens one of open_clip's architectures with a local checkpoint or one of its pretrained tags."""
+    model = model.replace("/", "-")
+    model_cfg = open_clip.get_model_config(model)
+    if model_cfg is None:
+        raise ConversionError(f"{name}: open_clip knows no model {model!r}; see open_clip.list_models().")
+    if Path(weights).is_file():
+        preprocess = openai_preprocess(model_cfg)
+        return OpenCLIPSource(name, "open_clip checkpoint", model_cfg, preprocess, open_state_dict(weights))
+    tag = get_pretrained_cfg(model, weights)
+    if not tag:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model)) or "none"
+        raise ConversionError(f"{name}: {weights!r} is neither a file nor a tag of {model}; its tags: {tags}.")
+    try:
+        path = download_pretrained(tag)
+    except (OSError, RuntimeError) as error:
+        raise ConversionError(f"{name}: open_clip could not download it: {str(error).splitlines()[0]}") from error
+    model_cfg["quick_gelu"] = tag.get("quick_gelu", False)  # the tag knows how its weights were trained
+    return OpenCLIPSource(
+        name, "open_clip pretrained", model_cfg, openai_preprocess(model_cfg, tag), open_state_dict(path)
+    )

@@ -1,0 +1,61 @@
+"""Finds out what the user means by `--vision` and `--text`."""
+
+from pathlib import Path
+
+from . import fairseq_source, open_clip_source, transformers_source
+from .bart_source import BartSource
+from .errors import ConversionError
+from .fairseq_source import FairseqBartSource
+from .open_clip_source import open_open_clip_folder, open_open_clip_model, open_openai_checkpoint
+from .sources import CLIPSource, find_folder
+from .transformers_source import TransformersSource
+
+
+VISION_HELP = (
+    "a folder or Hub id in transformers' or open_clip's format, an OpenAI checkpoint (RN50x16.pt), or an open_clip "
+    "model with a checkpoint or a pretrained tag (ViT-B-16:laion2b_s34b_b88k, ViT-B-16:epoch_32.pt)"
+)
+
+
+def open_clip_or_transformers(name: str, folder: Path) -> CLIPSource:
+    """Opens a folder in whichever of the two formats it is; transformers' wins where it is both."""
+    if (folder / "config.json").is_file():
+        return TransformersSource(name, folder)
+    if (folder / "open_clip_config.json").is_file():
+        return open_open_clip_folder(name, folder)
+    raise ConversionError(f"{folder} holds neither config.json nor open_clip_config.json; is it the right folder?")
+
+
+def open_vision(name: str) -> CLIPSource:
+    """Opens the CLIP that `--vision` names.
+
+    Args:
+        name: see `VISION_HELP`. open_clip's own prefixes `hf-hub:` and `local-dir:` are understood too.
+
+    Raises:
+        ConversionError: it is none of these.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return open_openai_checkpoint(name, path)
+    prefix, colon, rest = name.partition(":")
+    if prefix in ("hf-hub", "local-dir") and colon:
+        return open_open_clip_folder(name, find_folder(rest, open_clip_source.FOLDER_FILES))
+    if colon and not path.exists():
+        return open_open_clip_model(name, prefix, rest)
+    wanted = sorted({*open_clip_source.FOLDER_FILES, *transformers_source.FOLDER_FILES})
+    return open_clip_or_transformers(name, find_folder(name, wanted))
+
+
+def open_text(name: str) -> BartSource:
+    """Opens the BART that `--text` names: a folder or Hub id in transformers' or fairseq's format.
+
+    Raises:
+        ConversionError: it is neither.
+    """
+    folder = find_folder(name, [*transformers_source.FOLDER_FILES, *fairseq_source.FOLDER_FILES])
+    if (folder / "config.json").is_file():
+        return BartSource(name, folder)
+    if (folder / "model.pt").is_file():
+        return FairseqBartSource(name, folder)
+    raise ConversionError(f"{folder} holds neither config.json nor fairseq's model.pt; is it the right folder?")

@@ -1,0 +1,103 @@
+"""What a conversion asks of a CLIP, whatever its format, and how a name finds its source."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+
+from .errors import ConversionError
+
+
+@dataclass
+class Reference:
+    """The original code with the original weights, one tower at a time, for the proof.
+
+    encode: pixels `(batch, 3, height, width)` or token ids `(batch, length)` -> embeddings `(batch, dim)`, as CLIP
+        gives them, not normalised.
+    prepare: a picture or a text -> the input of `encode`, without the batch axis.
+    library: whose code it is.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    prepare: Callable[[Image.Image | str], Tensor]
+    library: str
+
+
+class CLIPSource(ABC):
+    """A CLIP to be converted. Towers are made when asked for, so that one at a time is in memory."""
+
+    name: str  # as the user gave it
+    format: str  # what it turned out to be
+
+    @abstractmethod
+    def vision_tower(self) -> PreTrainedModel:
+        """Converts the vision tower, with CLIP's projection."""
+
+    @abstractmethod
+    def image_processor(self) -> BaseImageProcessor:
+        """Converts the preprocessing."""
+
+    @abstractmethod
+    def text_teacher(self) -> PreTrainedModel:
+        """Converts the text tower, with CLIP's projection; UnsupportedError where transformers has no such tower."""
+
+    @abstractmethod
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Converts the text tower's tokenizer; UnsupportedError where none is known."""
+
+    @abstractmethod
+    def vision_reference(self) -> Reference:
+        """Loads the original vision tower in the original code."""
+
+    @abstractmethod
+    def text_reference(self) -> Reference:
+        """Loads the original text tower in the original code."""
+
+
+def find_folder(name: str, wanted: list[str]) -> Path:
+    """Returns the folder of that name, or downloads the files `wanted` (patterns) of that Hub repository.
+
+    Raises:
+        ConversionError: there is neither, or it cannot be reached; the message says which.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
+        raise ConversionError(f"{name} is neither a folder nor a Hub id such as openai/clip-vit-base-patch16.")
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except RepositoryNotFoundError as error:
+        raise ConversionError(f"{name} is neither a folder nor a repository that the Hub shows you.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConversionError(f"{name} is no folder, and fetching it from the Hub failed: {reason}") from error
+
+
+def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase:
+    """Loads a tokenizer in transformers format, from a folder or the Hub."""
+    try:
+        return AutoTokenizer.from_pretrained(name, **settings)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConversionError(f"{name}: its tokenizer cannot be loaded: {reason}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConversionError(f"{path}: no JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise ConversionError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+    return content
