@@ -345,6 +345,14 @@ class VLKDModel(VLKDPreTrainedModel):
         """
         return self._rows_of(self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs))
 
+    def choose_image_rows(self, pixel_values: Tensor | None, image_embeds: Tensor | None) -> Tensor | None:
+        """Takes the image rows V, `(batch, rows, projection_dim)`, as given or made of the pixels; None without both."""
+        if pixel_values is None:
+            return image_embeds
+        if image_embeds is not None:
+            raise ValueError("Got pixel_values and image_embeds: give one, the rows are made of the pixels.")
+        return self.get_image_rows(pixel_values)
+
     def _rows_of(self, tower_output: ModelOutput) -> Tensor:
         return vision_tower_of(self.config.vision_config.model_type).rows(tower_output)
 
@@ -421,10 +429,7 @@ class VLKDModel(VLKDPreTrainedModel):
             The BART encoder's output with the memory C, `(batch, rows + length, d_model)`, in place of its last
             states, and the image rows, `(batch, rows, projection_dim)`.
         """
-        if pixel_values is not None and image_embeds is not None:
-            raise ValueError("Got pixel_values and image_embeds: give one, the rows are made of the pixels.")
-        if pixel_values is not None:
-            image_embeds = self.get_image_rows(pixel_values)
+        image_embeds = self.choose_image_rows(pixel_values, image_embeds)
         text = input_ids if input_ids is not None else inputs_embeds
         if text is None:
             raise ValueError("Expected input_ids (or inputs_embeds) beside the image: a question or a prompt to fill.")
@@ -634,18 +639,17 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config
     ) -> dict[str, Any]:
-        # The one hook that `generate()` needs: it runs BART's encoder, and here its states become the memory C.
-        image_embeds = model_kwargs.pop("image_embeds", None)
-        if (pixel_values := model_kwargs.pop("pixel_values", None)) is not None:
-            image_embeds = self.get_image_rows(pixel_values)
-        model_kwargs = super()._prepare_text_encoder_decoder_kwargs_for_generation(
-            inputs_tensor, model_kwargs, model_input_name, generation_config
-        )
-        output = model_kwargs["encoder_outputs"]
+        # The one hook that `generate()` needs: it runs BART's encoder, and here its states become the memory C. What
+        # it was given stays as it was: an assistant model makes its own memory of it, and `forward` extends the mask.
+        image_embeds = self.model.choose_image_rows(model_kwargs.get("pixel_values"), model_kwargs.get("image_embeds"))
+        text_kwargs = {key: value for key, value in model_kwargs.items() if key not in ("pixel_values", "image_embeds")}
+        if (mask := text_kwargs.get("attention_mask")) is not None:
+            text_kwargs["attention_mask"] = mask[:, -inputs_tensor.shape[1] :]
+        output = super()._prepare_text_encoder_decoder_kwargs_for_generation(
+            inputs_tensor, text_kwargs, model_input_name, generation_config
+        )["encoder_outputs"]
         output.last_hidden_state = self.model.build_memory(output.last_hidden_state, image_embeds)
-        mask = model_kwargs.get("attention_mask")
-        model_kwargs["attention_mask"] = cover_image_rows(mask, output.last_hidden_state.shape[1])
-        return model_kwargs
+        return model_kwargs | {"encoder_outputs": output}
 
 
 class VLKDForSequenceClassification(VLKDPreTrainedModel):
