@@ -1,0 +1,103 @@
+import csv
+import json
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_vlkd.trainers.data import load_captioned_images, open_row
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, colour in (("a.png", "red"), ("b.jpg", "blue"), ("c.png", "teal")):
+        Image.new("RGB", (10, 8), colour).save(folder / name)
+    return folder
+
+
+def write_csv(folder, rows, header=("file_name", "caption")):
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+
+
+ROWS = [("a.png", "a red box"), ("b.jpg", "a  blue\nbox"), ("c.png", "a teal box")]
+CAPTIONS = [["a red box"], ["a blue box"], ["a teal box"]]
+
+
+def test_a_folder_with_a_table_of_captions(pictures):
+    write_csv(pictures, ROWS)
+    dataset = load_captioned_images(pictures)
+    assert dataset.column_names == ["image", "captions"] and dataset["captions"][:] == CAPTIONS
+    pixels = [np.asarray(open_row(dataset, row))[0, 0] for row in range(3)]
+    np.testing.assert_allclose(pixels, [[255, 0, 0], [0, 0, 255], [0, 128, 128]], atol=2)  # JPEG is not exact
+
+
+def test_a_folder_with_several_captions_a_picture(pictures):
+    lines = [{"file_name": name, "captions": [caption, "a box"]} for name, caption in ROWS]
+    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert load_captioned_images(pictures)["captions"][0] == ["a red box", "a box"]
+
+
+def as_dataset(pictures):
+    columns = {"picture": [str(pictures / name) for name, _ in ROWS], "text": [caption for _, caption in ROWS]}
+    return datasets.Dataset.from_dict(columns).cast_column("picture", datasets.Image())
+
+
+def test_parquet_and_saved_data_sets_and_splits(pictures, tmp_path):
+    dataset = as_dataset(pictures)
+    dataset.to_parquet(tmp_path / "table.parquet")
+    dataset.save_to_disk(tmp_path / "saved")
+    datasets.DatasetDict({"validation": dataset}).save_to_disk(tmp_path / "splits")
+    for source in ("table.parquet", "saved"):
+        loaded = load_captioned_images(tmp_path / source)
+        assert loaded["captions"][:] == CAPTIONS and open_row(loaded, 2).size == (10, 8)
+    assert len(load_captioned_images(tmp_path / "splits", split="validation")) == 3
+    with pytest.raises(ValueError, match="no split 'train'; it has validation"):
+        load_captioned_images(tmp_path / "splits")
+
+
+def test_columns_can_be_named(pictures):
+    rows = [(name, "no", caption) for name, caption in ROWS]
+    write_csv(pictures, rows, header=("file_name", "text", "description"))
+    assert load_captioned_images(pictures, caption_column="description")["captions"][:] == CAPTIONS
+    with pytest.raises(ValueError, match="no column 'legend'; it has image, text, description"):
+        load_captioned_images(pictures, caption_column="legend")
+
+
+def test_what_is_wrong_is_said_in_one_line(pictures, tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_captioned_images(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="has no captions: put a metadata.csv"):
+        load_captioned_images(pictures)
+    write_csv(pictures, [(name, f"{caption}", "x") for name, caption in ROWS], header=("file_name", "left", "right"))
+    with pytest.raises(ValueError, match="no column that is clearly of captions"):
+        load_captioned_images(pictures)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match="neither a folder nor a parquet file"):
+        load_captioned_images(tmp_path / "notes.txt")
+    datasets.Dataset.from_dict({"caption": ["a red box"]}).save_to_disk(tmp_path / "blind")
+    with pytest.raises(ValueError, match="no column of images among caption"):
+        load_captioned_images(tmp_path / "blind")
+
+
+def test_an_empty_caption_is_named_by_its_row(pictures):
+    write_csv(pictures, [ROWS[0], ("b.jpg", "  "), ROWS[2]])
+    with pytest.raises(ValueError, match=r"Row 1 of .* has an empty caption"):
+        load_captioned_images(pictures)
+
+
+def test_a_broken_picture_is_named_by_its_row(pictures):
+    write_csv(pictures, ROWS)
+    (pictures / "b.jpg").write_bytes(b"no picture")
+    dataset = load_captioned_images(pictures)
+    with pytest.raises(ValueError, match=r"Row 1 of the data set: .*b\.jpg"):
+        open_row(dataset, 1)

@@ -1,0 +1,156 @@
+"""Image-caption data sets, read by `datasets`: folders of pictures, parquet, saved data sets, Hub ids."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from modeling_vlkd.processing_vlkd import open_image
+
+
+METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # beside pictures, as `datasets` names them
+IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "file_name")
+CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "sentences_raw", "txt")
+
+
+def load_captioned_images(
+    source: str | Path, split: str = "train", image_column: str | None = None, caption_column: str | None = None
+) -> datasets.Dataset:
+    """Load pictures with their captions.
+
+    Args:
+        source: a folder of pictures with a `metadata.csv`, `metadata.jsonl` or `metadata.parquet` (columns `file_name`
+            and, say, `caption`); a parquet file, or a folder of them; what `save_to_disk` wrote; or a Hub id.
+        image_column, caption_column: found by type and name if not given. Captions may be one or a list a picture.
+
+    Returns:
+        One row a picture: `image`, not decoded, and `captions`, a list of strings.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such data set, no such column, or an empty caption, by row.
+    """
+    dataset = _choose_split(_open(str(source)), split, source)
+    image_column = image_column or _find_image_column(dataset, source)
+    caption_column = caption_column or _find_caption_column(dataset, source, image_column)
+    for column in (image_column, caption_column):
+        if column not in dataset.column_names:
+            raise ValueError(f"{source} has no column {column!r}; it has {', '.join(dataset.column_names)}.")
+    if not len(dataset):
+        raise ValueError(f"{source} has no rows in its split {split!r}.")
+    if isinstance(dataset.features[image_column], datasets.Image):
+        dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
+    captions = [_as_captions(value, row, source) for row, value in enumerate(dataset[caption_column])]
+    return (
+        dataset.select_columns([image_column]).rename_columns({image_column: "image"}).add_column("captions", captions)
+    )
+
+
+def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
+    path = Path(source)
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise ValueError(f"{source} is neither a folder nor a parquet file; give one of them, or a Hub id.")
+        return datasets.load_dataset("parquet", data_files=source)
+    if not path.is_dir():
+        if source.startswith((".", "/", "~")) or source.count("/") > 1:
+            raise FileNotFoundError(f"{source} does not exist; give a folder, a parquet file or a Hub id.")
+        return datasets.load_dataset(source)
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        return datasets.load_from_disk(source)
+    tables = {file.name for pattern in ("*.parquet", "metadata.*") for file in path.rglob(pattern)}
+    if tables and tables.isdisjoint(METADATA):
+        return datasets.load_dataset("parquet", data_dir=source)
+    if not tables:
+        raise ValueError(
+            f"{source} has no captions: put a metadata.csv with the columns file_name and caption beside the pictures."
+        )
+    return datasets.load_dataset("imagefolder", data_dir=source)
+
+
+def _choose_split(
+    dataset: datasets.Dataset | datasets.DatasetDict, split: str, source: str | Path
+) -> datasets.Dataset:
+    if isinstance(dataset, datasets.Dataset):
+        return dataset
+    if split not in dataset:
+        raise ValueError(f"{source} has no split {split!r}; it has {', '.join(dataset)}.")
+    return dataset[split]
+
+
+def _find_image_column(dataset: datasets.Dataset, source: str | Path) -> str:
+    typed = [name for name, feature in dataset.features.items() if isinstance(feature, datasets.Image)]
+    named = [name for name in IMAGE_COLUMNS if name in dataset.column_names]
+    if not typed + named:
+        raise ValueError(
+            f"{source} has no column of images among {', '.join(dataset.column_names)}; name it with `image_column`."
+        )
+    return (typed + named)[0]
+
+
+def _find_caption_column(dataset: datasets.Dataset, source: str | Path, image_column: str) -> str:
+    named = [name for name in CAPTION_COLUMNS if name in dataset.column_names]
+    texts = [
+        name
+        for name, feature in dataset.features.items()
+        if name != image_column and feature in (datasets.Value("string"), datasets.List(datasets.Value("string")))
+    ]
+    if not named and len(texts) != 1:
+        raise ValueError(
+            f"{source} has no column that is clearly of captions among {', '.join(dataset.column_names)}; "
+            "name it with `caption_column`."
+        )
+    return (named + texts)[0]
+
+
+def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
+    captions = [value] if isinstance(value, str) or value is None else list(value)
+    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise ValueError(f"Row {row} of {source} has an empty caption ({value!r}); fill it in or leave the row out.")
+    return [" ".join(caption.split()) for caption in captions]
+
+
+def open_row(dataset: datasets.Dataset, row: int) -> Image.Image:
+    """Decode the picture of a row; a broken one is an error that names the row."""
+    image = dataset[row]["image"]
+    try:
+        if isinstance(image, dict):
+            image = Image.open(io.BytesIO(image["bytes"])) if image["bytes"] else image["path"]
+        return open_image(image)
+    except (ValueError, OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"Row {row} of the data set: {error} Mend the picture or leave the row out.") from error
+
+
+class ImageCaptionPairs(torch.utils.data.Dataset):
+    """Every caption with its picture: the examples that [`VLKDDistillationCollator`] takes.
+
+    Args:
+        pictures: one row a picture: `image`, or `image_embeds`, the numbers of `(views, rows, dim)` in a line.
+        captions: one row a caption: `image_index`, `caption` and, if there is a teacher, `text_teacher_embeds`.
+        views, dim: the shape of `image_embeds`.
+    """
+
+    def __init__(self, pictures: datasets.Dataset, captions: datasets.Dataset, views: int = 1, dim: int = 0):
+        self.pictures = pictures
+        self.captions = captions
+        self.views = views
+        self.dim = dim
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        rows = self.captions[list(indices)]
+        pictures = [int(picture) for picture in rows.pop("image_index")]
+        if "image_embeds" in self.pictures.column_names:
+            lines = self.pictures[pictures]["image_embeds"]
+            rows["image_embeds"] = lines.reshape(len(lines), self.views, -1, self.dim)
+        else:
+            rows["image"] = [open_row(self.pictures, picture) for picture in pictures]
+        return [dict(zip(rows, values)) for values in zip(*rows.values())]
