@@ -76,7 +76,9 @@ def main(argv: list[str]) -> int:
         task = bar.add_task("", total=STEPS)
 
         def show(step: str):
-            bar.update(task, description=step, completed=min(bar.tasks[0].completed + bool(bar.tasks[0].description), STEPS))
+            bar.update(
+                task, description=step, completed=min(bar.tasks[0].completed + bool(bar.tasks[0].description), STEPS)
+            )
 
         report = convert(
             args.vision, args.text, args.output, args.teacher, args.seed, args.max_shard_size, progress=show

@@ -46,7 +46,9 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def load_checkpoint(name: str, device: torch.device | str | None) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+def load_checkpoint(
+    name: str, device: torch.device | str | None
+) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
     """Loads model and processor, on an accelerator where there is one.
 
     Raises:

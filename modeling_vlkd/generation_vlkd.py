@@ -44,7 +44,10 @@ def generate_answers(
         image_embeds = image_embeds[rows_of_images(image_embeds, image_index, len(questions))]
     texts = generate_texts(model, processor, prompts, prefixes, image_embeds, top_k, batch_size, **generate_kwargs)
     return [
-        [{"answer": answer, "score": score} for answer, (_, score) in zip(processor.extract_answers([t for t, _ in each]), each)]
+        [
+            {"answer": answer, "score": score}
+            for answer, (_, score) in zip(processor.extract_answers([t for t, _ in each]), each)
+        ]
         for each in texts
     ]
 
@@ -67,7 +70,10 @@ def generate_captions(
     prefixes = [CAPTION_PREFIX if processor.force_prefix else ""] * len(image_embeds)
     texts = generate_texts(model, processor, prompts, prefixes, image_embeds, top_k, batch_size, **generate_kwargs)
     return [
-        [{"caption": caption, "score": score} for caption, (_, score) in zip(processor.extract_captions([t for t, _ in each]), each)]
+        [
+            {"caption": caption, "score": score}
+            for caption, (_, score) in zip(processor.extract_captions([t for t, _ in each]), each)
+        ]
         for each in texts
     ]
 
@@ -112,7 +118,9 @@ def generate_texts(
     """
     tokenizer, text_config = processor.tokenizer, model.config.text_config
     start = [text_config.decoder_start_token_id, text_config.bos_token_id]
-    prefix_ids = [start + tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else [] for prefix in prefixes]
+    prefix_ids = [
+        start + tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else [] for prefix in prefixes
+    ]
     if top_k > 1:
         beams = generate_kwargs.get("num_beams", model.generation_config.num_beams) or 1
         generate_kwargs |= {"num_return_sequences": top_k, "num_beams": max(beams, top_k)}

@@ -45,7 +45,9 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         return to_rgb(ImageOps.exif_transpose(picture))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} cannot be read ({reason}); give a whole picture file such as PNG or JPEG.") from error
+        raise ValueError(
+            f"{name} cannot be read ({reason}); give a whole picture file such as PNG or JPEG."
+        ) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

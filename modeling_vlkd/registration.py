@@ -26,13 +26,22 @@ def register_config():
 def register_models():
     import transformers
 
-    from .configuration_vlkd import AUTO_MAP, VLKDConfig
     from . import modeling_vlkd
+    from .configuration_vlkd import AUTO_MAP, VLKDConfig
 
     for auto_class, reference in AUTO_MAP.items():
         if auto_class.startswith("AutoModel"):
             model_class = getattr(modeling_vlkd, reference.split(".")[1])
             getattr(transformers, auto_class).register(VLKDConfig, model_class, exist_ok=True)
+
+
+def register_image_processor():
+    from transformers import AutoImageProcessor
+
+    from .configuration_vlkd import VLKDConfig
+    from .image_processing_vlkd import VLKDImageProcessor
+
+    AutoImageProcessor.register(VLKDConfig, image_processor_classes={"pil": VLKDImageProcessor}, exist_ok=True)
 
 
 def register_processor():
@@ -68,6 +77,7 @@ def register_pipelines():
 TRIGGERS = {
     "transformers.models.auto.configuration_auto": "modeling_vlkd.configuration_vlkd",
     "transformers.models.auto.modeling_auto": "modeling_vlkd.modeling_vlkd",
+    "transformers.models.auto.image_processing_auto": "modeling_vlkd.image_processing_vlkd",
     "transformers.models.auto.processing_auto": "modeling_vlkd.processing_vlkd",
     "transformers.pipelines": "modeling_vlkd.pipeline_vlkd",
 }
@@ -75,6 +85,7 @@ TRIGGERS = {
 REGISTRATIONS: dict[str, Callable[[], None]] = {
     "modeling_vlkd.configuration_vlkd": register_config,
     "modeling_vlkd.modeling_vlkd": register_models,
+    "modeling_vlkd.image_processing_vlkd": register_image_processor,
     "modeling_vlkd.processing_vlkd": register_processor,
     "modeling_vlkd.pipeline_vlkd": register_pipelines,
 }
