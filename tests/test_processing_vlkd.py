@@ -1,0 +1,148 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil
+
+from modeling_vlkd import VLKDProcessor
+from modeling_vlkd.processing_vlkd import MAX_ASPECT_RATIO, open_image, to_rgb
+
+
+def test_prompts_are_the_papers(processor: VLKDProcessor):
+    assert processor.caption_prompts(2, num_masks=3) == ["A picture of<mask><mask><mask>."] * 2
+    assert processor.question_prompts([" is it red? "], num_masks=1) == ["is it red? Answer:<mask>."]
+
+
+def test_each_mask_becomes_one_token(processor: VLKDProcessor):
+    [ids] = processor(text=processor.question_prompts(["is it red?"], num_masks=2))["input_ids"]
+    assert ids.count(processor.tokenizer.mask_token_id) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("what is it? Answer: blue.", "blue"),
+        ("what is it? Answer:blue", "blue"),
+        ("Answer: is this an Answer: yes .", "yes"),
+        ("blue.", "blue"),
+        ("what is it? Answer:", ""),
+        ("Answer: 3.5", "3.5"),
+    ],
+)
+def test_answer_is_what_follows_the_last_mark(processor: VLKDProcessor, text: str, answer: str):
+    assert processor.extract_answers([text]) == [answer]
+
+
+def test_caption_loses_prompt_and_period_only(processor: VLKDProcessor):
+    texts = ["A picture of a red circle.", " a red circle", "A picture of"]
+    assert processor.extract_captions(texts) == ["a red circle", "a red circle", ""]
+
+
+def test_defaults_travel_with_the_checkpoint(processor: VLKDProcessor, tmp_path: Path):
+    VLKDProcessor(
+        processor.image_processor, processor.tokenizer, num_caption_masks=4, num_question_masks=1, force_prefix=False
+    ).save_pretrained(tmp_path)
+    loaded = VLKDProcessor.from_pretrained(tmp_path)
+    assert loaded.caption_prompts() == ["A picture of<mask><mask><mask><mask>."]
+    assert loaded.question_prompts(["why?"]) == ["why? Answer:<mask>."]
+    assert loaded.force_prefix is False
+
+
+def test_call_joins_pictures_and_texts(processor: VLKDProcessor):
+    pictures = [Image.new("RGB", (50, 40), "red"), Image.new("RGB", (20, 90), "blue")]
+    batch = processor(images=pictures, text=["short", "a longer text"], return_tensors="pt")
+    assert set(batch) == {"pixel_values", "input_ids", "attention_mask"}
+    size = processor.image_processor.crop_size["height"]
+    assert batch["pixel_values"].shape == (2, 3, size, size)
+    assert batch["attention_mask"][0].sum() < batch["attention_mask"][1].sum() == batch["input_ids"].shape[1]
+
+
+# One colour in every mode that files come in: (mode, value), what a viewer shows.
+SEEN_RED = [
+    ("RGB", (255, 0, 0), (255, 0, 0)),
+    ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
+    ("RGBA", (255, 0, 0, 0), (255, 255, 255)),  # transparent: the page shows through
+    ("LA", (0, 0), (255, 255, 255)),
+    ("L", 77, (77, 77, 77)),
+    ("1", 1, (255, 255, 255)),
+    ("CMYK", (0, 255, 255, 0), (254, 0, 0)),
+    ("I;16", 65535, (255, 255, 255)),
+    ("I;16", 257 * 77, (77, 77, 77)),  # 16 bits are scaled, not cut off at 255
+    ("F", 1.0, (255, 255, 255)),
+    ("P", 0, (0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("mode", "value", "shown"), SEEN_RED, ids=lambda value: str(value))
+def test_every_mode_is_shown_as_a_viewer_shows_it(mode: str, value, shown: tuple[int, int, int]):
+    pixel = to_rgb(Image.new(mode, (4, 4), value)).getpixel((0, 0))
+    assert np.abs(np.subtract(pixel, shown)).max() <= 1
+
+
+def test_palette_with_a_transparent_colour_is_laid_on_white(tmp_path: Path):
+    picture = Image.new("P", (4, 4), 0)
+    picture.putpalette([255, 0, 0] + [0] * 765)
+    picture.save(tmp_path / "palette.png", transparency=0)
+    assert open_image(tmp_path / "palette.png").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_rotation_of_the_camera_is_applied(tmp_path: Path):
+    picture = Image.new("RGB", (4, 8), "red")
+    exif = picture.getexif()
+    exif[0x0112] = 6  # rotated by 90 degrees
+    picture.save(tmp_path / "rotated.jpg", exif=exif)
+    assert open_image(tmp_path / "rotated.jpg").size == (8, 4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 1), (20_000, 20), (2, 20_000)], ids=str)
+def test_any_size_becomes_one_square(processor: VLKDProcessor, size: tuple[int, int]):
+    pixels = processor(images=Image.new("RGB", size, "green"), return_tensors="pt")["pixel_values"]
+    assert pixels.shape[-2:] == (processor.image_processor.crop_size["height"],) * 2
+    assert torch.isfinite(pixels).all()
+
+
+def test_cutting_a_strip_leaves_the_central_square(processor: VLKDProcessor):
+    clip_style = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    strip = np.zeros((32, 32 * (MAX_ASPECT_RATIO + 8), 3), np.uint8)
+    strip[:, strip.shape[1] // 2 - 32 : strip.shape[1] // 2 + 32] = 200
+    seer = VLKDProcessor(clip_style, processor.tokenizer)
+    cut = seer(images=Image.fromarray(strip), return_tensors="pt")["pixel_values"]
+    square = seer(images=Image.new("RGB", (32, 32), (200, 200, 200)), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(cut, square, atol=0.02, rtol=0)
+
+
+def test_loads_by_auto_classes(tiny_checkpoint: Path):
+    from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+    assert isinstance(AutoProcessor.from_pretrained(tiny_checkpoint), VLKDProcessor)
+    assert AutoTokenizer.from_pretrained(tiny_checkpoint).mask_token == "<mask>"
+    assert AutoImageProcessor.from_pretrained(tiny_checkpoint).crop_size
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: p(), "images, text or both"),
+        (lambda p: p(images=[Image.new("RGB", (4, 4))] * 2, text=["a", "b", "c"]), "2 images and 3 texts"),
+        (lambda p: p(images=[]), "at least one image"),
+        (lambda p: p(images=[3]), "got int"),
+        (lambda p: p(text=""), "Text 0 is ''"),
+        (lambda p: p(text=["a", "  "]), "Text 1 is '  '"),
+        (lambda p: p(text=["why " * 500]), "tokens, the model reads at most"),
+        (lambda p: p.question_prompts("why?"), "pass ['why?']"),
+        (lambda p: p.question_prompts(["why?", ""]), "Question 1 is ''"),
+        (lambda p: p.question_prompts([None]), "Question 0 is None"),
+        (lambda p: p.caption_prompts(1, num_masks=0), "num_masks=0"),
+    ],
+)
+def test_wrong_input_is_named(processor: VLKDProcessor, call, message: str):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(processor)
+
+
+def test_a_long_text_may_be_cut_on_request(processor: VLKDProcessor):
+    [ids] = processor(text=["why " * 500], truncation=True)["input_ids"]
+    assert len(ids) == processor.tokenizer.model_max_length
