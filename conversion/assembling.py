@@ -150,13 +150,13 @@ def assemble(vision: Path, text: Path, output: Path, seed: int, max_shard_size: 
     """Puts the towers and three new matrices together, and writes the checkpoint with its processor."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = VLKDForConditionalGeneration.from_vision_text_pretrained(vision, text)
+        model = VLKDForConditionalGeneration.from_vision_text_pretrained(str(vision), str(text))
     for name, module in (("W_e", "text_projection"), ("W'_e", "text_to_decoder"), ("W_i", "image_to_decoder")):
         report.parts.append(part_of(name, f"new, seed {seed}", f"model.{module}", getattr(model.model, module)))
     for config in (model.config, model.config.vision_config, model.config.text_config):
         config._name_or_path = ""
     model.save_pretrained(output, max_shard_size=max_shard_size)
-    VLKDProcessor.from_vision_text_pretrained(vision, text).save_pretrained(output)
+    VLKDProcessor.from_vision_text_pretrained(str(vision), str(text)).save_pretrained(output)
 
 
 def prove(folder: Path, vision: VisionProbe, language: LanguageProbe) -> list[Check]:

@@ -14,9 +14,9 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg
 from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+from modeling_vlkd.image_processing_vlkd import VLKDImageProcessor
 
 from .errors import ConversionError, UnsupportedError
 
@@ -148,7 +148,7 @@ def openai_model_cfg(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def image_processor(preprocess: PreprocessCfg) -> BaseImageProcessor:
-    """Translates open_clip's preprocessing, resizing with PIL as it does: torchvision is a grey level or two off."""
+    """Translates open_clip's preprocessing."""
     sizes = preprocess.size if isinstance(preprocess.size, (list, tuple)) else (preprocess.size, preprocess.size)
     if preprocess.resize_mode not in ("shortest", "squash") or preprocess.interpolation not in RESAMPLING:
         raise ConversionError(
@@ -157,7 +157,7 @@ def image_processor(preprocess: PreprocessCfg) -> BaseImageProcessor:
         )
     whole = {"height": sizes[0], "width": sizes[1]}
     crops = preprocess.resize_mode == "shortest"
-    return CLIPImageProcessorPil(
+    return VLKDImageProcessor(
         size={"shortest_edge": sizes[0]} if crops else whole,
         crop_size=whole,
         do_center_crop=crops,

@@ -147,14 +147,18 @@ def trim(ids: list[int]) -> list[int]:
 
 
 @torch.no_grad()
-def check_teacher(probe: TextProbe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> list[Check]:
+def check_teacher(
+    probe: TextProbe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+) -> list[Check]:
     """Compares a converted text tower and its tokenizer with the originals."""
     output = teacher(input_ids=probe.ids)
     embeds = output.text_embeds if "text_embeds" in output else output.pooler_output
     difference = relative_difference(embeds, probe.embeds)
     checks = [Check("text embeddings, relative", probe.library, difference, EMBEDDING_LIMIT)]
     if tokenizer is not None and probe.tokens is not None:
-        wrong = sum(trim(tokenizer(text)["input_ids"]) != ids for text, ids in zip(SENTENCES, probe.tokens, strict=True))
+        wrong = sum(
+            trim(tokenizer(text)["input_ids"]) != ids for text, ids in zip(SENTENCES, probe.tokens, strict=True)
+        )
         checks.append(Check("sentences tokenised otherwise", probe.library, wrong, 0))
     return checks
 
@@ -172,7 +176,9 @@ def check_checkpoint(
     logits = model.lm_head(states) + model.final_logits_bias
     pixel_difference = (pixels - vision.pixels).abs().max().item() if same_shape else float("nan")
     return [
-        Check("image embeddings, relative", vision.library, relative_difference(embeds, vision.embeds), EMBEDDING_LIMIT),
+        Check(
+            "image embeddings, relative", vision.library, relative_difference(embeds, vision.embeds), EMBEDDING_LIMIT
+        ),
         Check("pixels after preprocessing", vision.library, pixel_difference, PIXEL_LIMIT),
         Check("BART's logits", "transformers", (logits - language.logits).abs().max().item(), 0.0),
     ]

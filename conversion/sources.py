@@ -9,7 +9,6 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
-from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -28,7 +27,7 @@ class Reference:
     """
 
     encode: Callable[[Tensor], Tensor]
-    prepare: Callable[[Image.Image | str], Tensor]
+    prepare: Callable[[Any], Tensor]
     library: str
 
 

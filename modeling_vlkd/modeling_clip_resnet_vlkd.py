@@ -85,7 +85,7 @@ class CLIPResNetBottleneckLayer(GradientCheckpointingLayer):
             nn.AvgPool2d(stride) if stride > 1 else nn.Identity(),
             CLIPResNetConvLayer(channels, out_channels, relu=False),
         )
-        self.shortcut = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
                 nn.AvgPool2d(stride), CLIPResNetConvLayer(in_channels, out_channels, relu=False)

@@ -41,7 +41,9 @@ def register_image_processor():
     from .configuration_vlkd import VLKDConfig
     from .image_processing_vlkd import VLKDImageProcessor
 
-    AutoImageProcessor.register(VLKDConfig, image_processor_classes={"pil": VLKDImageProcessor}, exist_ok=True)
+    # There is one whatever the backend asked for; under a single name the other one would warn at every loading.
+    backends = dict.fromkeys(("torchvision", "pil"), VLKDImageProcessor)
+    AutoImageProcessor.register(VLKDConfig, image_processor_classes=backends, exist_ok=True)
 
 
 def register_processor():

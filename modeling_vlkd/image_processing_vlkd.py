@@ -1,0 +1,29 @@
+"""CLIP's preprocessing, pixel for pixel as CLIP's own code does it."""
+
+import numpy as np
+from transformers.image_utils import SizeDict
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+
+class VLKDImageProcessor(CLIPImageProcessorPil):
+    r"""
+    Preprocesses pictures exactly as OpenAI's CLIP and open_clip (`_transform` in `clip/clip.py` of
+    github.com/openai/CLIP): Pillow resizes, and the crop's corner is rounded half to even, as torchvision's
+    `CenterCrop` does. transformers rounds it down, which shifts one picture in four by a pixel, and resizes with
+    torchvision where that is installed, which is a grey level or two off.
+    """
+
+    def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
+        r"""
+        Crops the middle of `image`, `(channels, height, width)`; a smaller one is padded.
+        """
+        height, width = image.shape[-2:]
+        if height < size.height or width < size.width:
+            return super().center_crop(image, size, **kwargs)
+        top, left = round((height - size.height) / 2), round((width - size.width) / 2)
+        return image[..., top : top + size.height, left : left + size.width]
+
+
+VLKDImageProcessor.register_for_auto_class("AutoImageProcessor")
+
+__all__ = ["VLKDImageProcessor"]
