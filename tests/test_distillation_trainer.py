@@ -1,4 +1,9 @@
+import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -301,3 +306,33 @@ def test_missing_parts_are_named(trainer_of, replay, processor):
     model.config.freeze_vision_tower = False
     with pytest.raises(ValueError, match="frozen vision tower"):
         trainer_of(model, replay=replay)
+
+
+@pytest.mark.slow  # four interpreters import torch and transformers
+def test_two_processes_are_one_with_twice_the_batch(tmp_path):
+    script = Path(__file__).parent / "distill_two_processes.py"
+    states, models = [], []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        launch = [sys.executable, "-m", "accelerate.commands.launch", f"--num_processes={processes}"]
+        launch += ["--multi_gpu"] * (processes > 1)  # how `accelerate launch` spells several processes, also on CPUs
+        launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+        subprocess.run(
+            [*launch, script, folder, str(4 // processes)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        states.append(json.loads((folder / "trainer_state.json").read_text())["log_history"])
+        models.append(VLKDForConditionalGeneration.from_pretrained(folder))
+    one, two = (weights(model) for model in models)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
+    for entry, other in zip(*states):
+        for name in entry.keys() & {
+            "loss",
+            "ttdm",
+            "itcl",
+            "icti",
+            "replay",
+            "eval_retrieval_i2t",
+            "eval_vqa_accuracy",
+        }:
+            assert entry[name] == pytest.approx(other[name], rel=1e-4), name

@@ -13,6 +13,7 @@ from .draws import mix, uniforms
 from .replay import ReplayText
 from .text_infilling import TextInfilling
 
+
 _CAPTION_MASKS, _REPLAY_MASKS, _VIEW = range(3)
 
 

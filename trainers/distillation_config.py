@@ -28,6 +28,9 @@ class VLKDDistillationConfig(TrainingArguments):
     bf16: bool | None = field(
         default=None, metadata={"help": "Mixed precision in bfloat16; by default where a CUDA device supports it."}
     )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without gradient at each step; there are none."}
+    )
 
     projection_learning_rate: float | None = field(
         default=None,

@@ -26,6 +26,7 @@ from .running_means import RunningMeans
 
 FORWARD_NAMES = {"input_ids", "attention_mask", "pixel_values", "image_embeds"}
 FORWARD_NAMES |= {"clean_input_ids", "clean_attention_mask"}
+MOST_PAIRS_FOR_SCALE = 256  # a mean norm needs no more, and they all go through one forward pass
 PROJECTIONS = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
 
 
@@ -158,7 +159,7 @@ class VLKDDistillationTrainer(Trainer):
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
         model = self.accelerator.unwrap_model(self.model)
-        arguments = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
+        arguments = {name: value for name, value in inputs.items() if name in FORWARD_NAMES} | {"use_cache": False}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         texts = len(inputs["labels"]) - len(inputs["clean_input_ids"])
@@ -203,7 +204,8 @@ class VLKDDistillationTrainer(Trainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         if self.args.init_image_to_decoder and not resume_from_checkpoint and self.state.global_step == 0:
             # The first examples and not the first of a shuffled loader: all processes must find the same scale.
-            examples = list(itertools.islice(iter(self.train_dataset), self.args.train_batch_size))
+            count = min(self.get_total_train_batch_size(self.args), MOST_PAIRS_FOR_SCALE)
+            examples = list(itertools.islice(iter(self.train_dataset), count))
             batch = self._prepare_inputs(self.data_collator(examples))
             initialise_image_to_decoder(
                 self.accelerator.unwrap_model(self.model),

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from .draws import mix, uniforms
 from .replay import ReplayCorpus
 
+
 _MASKS, _REPLAY, _HOW_MANY = range(3)
 
 

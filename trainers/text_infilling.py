@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .draws import uniforms
 
+
 _LENGTHS, _PLACES, _GAPS, _WHOLE = range(4)  # each decision reads its own stream of random numbers
 
 
