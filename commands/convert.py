@@ -1,10 +1,14 @@
 """`vlkd convert`: assembles a model from a CLIP and a BART in any format, and proves that it computes the same."""
 
+import argparse
+import re
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from transformers.utils import logging
 
 from modeling_vlkd.conversion.assembling import STEPS, Report, convert
 from modeling_vlkd.conversion.resolving import VISION_HELP
@@ -18,6 +22,13 @@ examples:
   vlkd convert --vision RN50x16.pt --text facebook/bart-large --output my-vlkd --teacher my-teacher
   vlkd convert --vision ViT-L-14:laion2b_s32b_b82k --text bart.large/ --output my-vlkd
 """
+
+
+def file_size(text: str) -> str:
+    """Checks the size of a file, such as 500MB."""
+    if not re.fullmatch(r"[1-9]\d*(\.\d+)?(KB|MB|GB|TB)", text):
+        raise argparse.ArgumentTypeError(f"expected a size such as 500MB, got {text!r}")
+    return text
 
 
 def build_parser() -> Parser:
@@ -43,7 +54,11 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the new matrices (default: 0)")
     parser.add_argument(
-        "--max-shard-size", default="5GB", metavar="SIZE", help="of a file with weights, such as 500MB (default: 5GB)"
+        "--max-shard-size",
+        type=file_size,
+        default="5GB",
+        metavar="SIZE",
+        help="of a file with weights, such as 500MB (default: 5GB)",
     )
     return parser
 
@@ -53,7 +68,7 @@ def print_report(report: Report, output: Path):
     console = Console(soft_wrap=True)
     parts = Table(title="What went where", title_justify="left")
     for column in ("part", "from", "to"):
-        parts.add_column(column)
+        parts.add_column(column, overflow="fold")
     for column in ("tensors", "parameters"):
         parts.add_column(column, justify="right")
     for part in report.parts:
@@ -71,17 +86,22 @@ def print_report(report: Report, output: Path):
 
 def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
+    logging.set_verbosity_error()  # what it would warn of is measured below
+    logging.disable_progress_bar()
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=STEPS)
-
-        def show(step: str):
-            bar.update(
-                task, description=step, completed=min(bar.tasks[0].completed + bool(bar.tasks[0].description), STEPS)
-            )
-
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task, done = bar.add_task("", total=STEPS), count()
         report = convert(
-            args.vision, args.text, args.output, args.teacher, args.seed, args.max_shard_size, progress=show
+            args.vision,
+            args.text,
+            args.output,
+            args.teacher,
+            args.seed,
+            args.max_shard_size,
+            progress=lambda step: bar.update(task, description=step, completed=next(done)),
         )
     print_report(report, args.output)
     return 0

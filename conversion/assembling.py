@@ -191,6 +191,8 @@ def convert(
         ConversionError: a source cannot be converted, nothing can be written, or the proof fails. Nothing is left.
     """
     report = Report()
+    if teacher is not None and teacher.absolute() == output.absolute():
+        raise ConversionError(f"{output} cannot hold both the checkpoint and the teacher; give the teacher a folder.")
     progress("opening both models")
     clip, bart = open_vision(vision), open_text(text)
     with (

@@ -58,6 +58,7 @@ class FairseqBartSource(BartSource):
             )
         with no_init_weights():
             model = BartForConditionalGeneration(config)
+        model.tie_weights()  # so that each matrix stands once among the parameters
         model.final_logits_bias.zero_()
         converted = convert_state_dict(tensors, FAIRSEQ_RULES, dict(model.named_parameters()), FAIRSEQ_OTHER_KEYS)
         for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
@@ -90,7 +91,8 @@ class FairseqBartSource(BartSource):
                 )
             vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
         vocabulary["<mask>"] = len(vocabulary)
-        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=1024)
+        tensors = find_state_dict(self.content, self.folder / "model.pt")
+        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=count_positions(tensors))
 
 
 def read_fairseq_dictionary(path: Path) -> list[str]:
@@ -134,6 +136,11 @@ def fairseq_arguments(content: Any) -> dict[str, Any]:
     return vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
 
 
+def count_positions(tensors: Mapping[str, Tensor]) -> int:
+    """How long a text may be; the first two positions are padding."""
+    return tensors["encoder.embed_positions.weight"].shape[0] - 2
+
+
 def fairseq_config(tensors: Mapping[str, Tensor], arguments: dict[str, Any]) -> BartConfig:
     """Reads the architecture off the shapes and, where they do not tell, the command line."""
     for key in ("encoder.embed_tokens.weight", "encoder.embed_positions.weight", "encoder.layers.0.fc1.weight"):
@@ -149,7 +156,7 @@ def fairseq_config(tensors: Mapping[str, Tensor], arguments: dict[str, Any]) -> 
     return BartConfig(
         vocab_size=vocab_size,
         d_model=width,
-        max_position_embeddings=tensors["encoder.embed_positions.weight"].shape[0] - 2,  # two rows are padding
+        max_position_embeddings=count_positions(tensors),
         encoder_layers=layers["encoder"],
         decoder_layers=layers["decoder"],
         encoder_ffn_dim=tensors["encoder.layers.0.fc1.weight"].shape[0],

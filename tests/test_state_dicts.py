@@ -79,5 +79,5 @@ def test_ignored_keys_are_templates():
 
 def test_a_target_without_a_rule_is_an_error():
     source, target = source_and_target()
-    with pytest.raises(StateDictError, match="No rule gives the tensor 'new.weight'"):
+    with pytest.raises(StateDictError, match=r"No rule gives the tensor 'new\.weight'"):
         convert_state_dict(source, RULES, {**target, "new.weight": torch.empty(1)})

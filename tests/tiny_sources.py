@@ -118,7 +118,7 @@ def save_transformers_clip(kind: str, folder: Path) -> None:
     """Saves a CLIP of transformers; the joint space has 24 dimensions, or 32 as SigLIP's hidden states."""
     model_class, config_class, text = TRANSFORMERS_CLIPS[kind]
     sizes = {} if kind == "siglip" else {"projection_dim": 24}
-    config = config_class(text_config=text, vision_config=VISION_SIZES, **sizes)
+    config = config_class(text_config=text, vision_config={**VISION_SIZES, **sizes}, **sizes)
     randomise(model_class(config)).save_pretrained(folder)
     if kind == "siglip":
         SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
