@@ -22,7 +22,8 @@ def test_distillation_batch_has_clean_and_corrupted_captions(processor):
     clean = [f"<s>{caption}</s>" for caption in CAPTIONS[:4]]
     assert decode(processor, batch["clean_input_ids"]) == decode(processor, batch["labels"]) == clean
     assert all("<mask>" in text for text in decode(processor, batch["input_ids"]))
-    assert batch["image_embeds"].shape == (4, 1, DIM) and batch["text_teacher_embeds"].shape == (4, DIM)
+    assert batch["image_embeds"].shape == (4, 1, DIM)
+    assert batch["text_teacher_embeds"].shape == (4, DIM)
     for ids, mask in (("input_ids", "attention_mask"), ("clean_input_ids", "clean_attention_mask")):
         assert (batch[mask] == (batch[ids] != processor.tokenizer.pad_token_id)).all()
 
@@ -30,7 +31,8 @@ def test_distillation_batch_has_clean_and_corrupted_captions(processor):
 def test_captions_may_come_as_token_ids_and_are_cut_to_length(processor):
     ids = processor.tokenizer(CAPTIONS[0]).input_ids
     batch = VLKDDistillationCollator(processor)([{"image_embeds": torch.ones(1, DIM), "input_ids": ids}])
-    assert batch["clean_input_ids"].tolist() == [ids] and "text_teacher_embeds" not in batch
+    assert batch["clean_input_ids"].tolist() == [ids]
+    assert "text_teacher_embeds" not in batch
     short = VLKDDistillationCollator(processor, max_text_length=4)(tiny_pairs(1))
     assert short["clean_input_ids"].shape == (1, 4)
 
@@ -45,7 +47,9 @@ def test_masks_follow_the_draw_and_else_the_seed_and_the_order(processor):
     again, other = VLKDDistillationCollator(processor, seed=3), VLKDDistillationCollator(processor, seed=4)
     batches = [VLKDDistillationCollator(processor, seed=3)(tiny_pairs()), again(tiny_pairs()), again(tiny_pairs())]
     batches = [decode(processor, batch["input_ids"]) for batch in [*batches, other(tiny_pairs())]]
-    assert batches[0] == batches[1] and batches[1] != batches[2] and batches[0] != batches[3]
+    assert batches[0] == batches[1]
+    assert batches[1] != batches[2]
+    assert batches[0] != batches[3]
 
 
 def test_a_view_of_each_image_is_drawn(processor):
@@ -69,11 +73,14 @@ def test_replayed_texts_follow_the_captions(processor):
     texts = decode(processor, batch["input_ids"])
     assert texts[:2] == ["<s><mask></s>"] * 2  # whole captions are masked, replayed texts never
     assert texts[2] == tokenizer.decode(source)
-    assert "<mask>" in texts[3] and "<mask>" in texts[4] and texts[3] != "<s><mask></s>"
+    assert "<mask>" in texts[3]
+    assert "<mask>" in texts[4]
+    assert texts[3] != "<s><mask></s>"
     assert decode(processor, batch["labels"])[2:] == [tokenizer.decode(target)] * 3
     assert len(batch["clean_input_ids"]) == len(batch["image_embeds"]) == 2
     assert batch["replay_has_context"].tolist() == [True, False, False]
-    assert batch["replay_embeds"][0].tolist() == context.tolist() and not batch["replay_embeds"][1:].any()
+    assert batch["replay_embeds"][0].tolist() == context.tolist()
+    assert not batch["replay_embeds"][1:].any()
 
 
 def test_pictures_become_pixels(processor):
@@ -101,7 +108,8 @@ def test_questions_become_prompts_and_answers_become_labels(processor):
     assert decode(processor, batch["input_ids"])[0] == "<s>what color is the shape? Answer:<mask>.</s>"
     assert decode(processor, batch["labels"])[1] == "<s>is there a circle? Answer: yes.</s>"
     padding = batch["labels"] == -100
-    assert padding.any() and not (batch["labels"] == processor.tokenizer.pad_token_id).any()
+    assert padding.any()
+    assert not (batch["labels"] == processor.tokenizer.pad_token_id).any()
 
 
 def test_text_and_target_are_taken_as_they_are_and_the_decoder_input_is_the_labels_shifted(processor):
@@ -109,7 +117,8 @@ def test_text_and_target_are_taken_as_they_are_and_the_decoder_input_is_the_labe
     batch = VLKDDataCollator(processor, model)([{"text": "a red<mask>.", "target": "a red box."}])
     start = model.config.text_config.decoder_start_token_id
     assert batch["decoder_input_ids"].tolist() == [[start, *batch["labels"][0, :-1].tolist()]]
-    assert "pixel_values" not in batch and "image_embeds" not in batch
+    assert "pixel_values" not in batch
+    assert "image_embeds" not in batch
 
 
 def test_examples_without_a_target_are_refused(processor):

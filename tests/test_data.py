@@ -36,7 +36,8 @@ CAPTIONS = [["a red box"], ["a blue box"], ["a teal box"]]
 def test_a_folder_with_a_table_of_captions(pictures):
     write_csv(pictures, ROWS)
     dataset = load_captioned_images(pictures)
-    assert dataset.column_names == ["image", "captions"] and dataset["captions"][:] == CAPTIONS
+    assert dataset.column_names == ["image", "captions"]
+    assert dataset["captions"][:] == CAPTIONS
     pixels = [np.asarray(open_row(dataset, row))[0, 0] for row in range(3)]
     np.testing.assert_allclose(pixels, [[255, 0, 0], [0, 0, 255], [0, 128, 128]], atol=2)  # JPEG is not exact
 
@@ -59,7 +60,8 @@ def test_parquet_and_saved_data_sets_and_splits(pictures, tmp_path):
     datasets.DatasetDict({"validation": dataset}).save_to_disk(tmp_path / "splits")
     for source in ("table.parquet", "saved"):
         loaded = load_captioned_images(tmp_path / source)
-        assert loaded["captions"][:] == CAPTIONS and open_row(loaded, 2).size == (10, 8)
+        assert loaded["captions"][:] == CAPTIONS
+        assert open_row(loaded, 2).size == (10, 8)
     assert len(load_captioned_images(tmp_path / "splits", split="validation")) == 3
     with pytest.raises(ValueError, match="no split 'train'; it has validation"):
         load_captioned_images(tmp_path / "splits")
@@ -76,7 +78,7 @@ def test_columns_can_be_named(pictures):
 def test_what_is_wrong_is_said_in_one_line(pictures, tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_captioned_images(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="has no captions: put a metadata.csv"):
+    with pytest.raises(ValueError, match=r"has no captions: put a metadata\.csv"):
         load_captioned_images(pictures)
     write_csv(pictures, [(name, f"{caption}", "x") for name, caption in ROWS], header=("file_name", "left", "right"))
     with pytest.raises(ValueError, match="no column that is clearly of captions"):

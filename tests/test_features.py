@@ -60,7 +60,8 @@ def test_features_are_computed_once_and_anew_for_another_tower(dataset, processo
     calls = []
     compute = features.open_row
     monkeypatch.setattr(features, "open_row", lambda *args: calls.append(args[1]) or compute(*args))
-    assert compute_image_rows(dataset, model, processor, tmp_path)["image_embeds"][:] == first and not calls
+    assert compute_image_rows(dataset, model, processor, tmp_path)["image_embeds"][:] == first
+    assert not calls
     compute_image_rows(dataset, tiny_model(processor, seed=1), processor, tmp_path)
     assert calls == [0, 1, 2, 3, 4]
 
@@ -108,16 +109,20 @@ def test_a_clip_without_a_text_tower_is_refused(tmp_path):
 
 def test_pairs_are_one_caption_each_with_its_picture(dataset, processor, clip_folder, tmp_path):
     pairs = prepare_pairs(dataset, tiny_model(processor), processor, TextTeacher(clip_folder), tmp_path, flip=True)
-    assert len(pairs) == 6 and [pair["caption"] for pair in pairs.__getitems__(range(6))] == CAPTIONS[:6]
+    assert len(pairs) == 6
+    assert [pair["caption"] for pair in pairs.__getitems__(range(6))] == CAPTIONS[:6]
     first, second, third = pairs.__getitems__([0, 1, 2])
-    assert first["image_embeds"].shape == (2, 1, DIM) and (first["image_embeds"] == second["image_embeds"]).all()
+    assert first["image_embeds"].shape == (2, 1, DIM)
+    assert (first["image_embeds"] == second["image_embeds"]).all()
     assert (first["image_embeds"] != third["image_embeds"]).any()
     batch = VLKDDistillationCollator(processor)([first, second, third])
-    assert batch["image_embeds"].shape == (3, 1, DIM) and batch["text_teacher_embeds"].shape == (3, DIM)
+    assert batch["image_embeds"].shape == (3, 1, DIM)
+    assert batch["text_teacher_embeds"].shape == (3, DIM)
 
 
 def test_pairs_may_keep_their_pictures_and_do_without_a_teacher(dataset, processor, tmp_path):
     pairs = prepare_pairs(dataset, tiny_model(processor), processor, None, tmp_path, keep_pixels=True)
     batch = VLKDDistillationCollator(processor)(pairs.__getitems__([0, 5]))
-    assert batch["pixel_values"].shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE) and "text_teacher_embeds" not in batch
+    assert batch["pixel_values"].shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert "text_teacher_embeds" not in batch
     assert not list(tmp_path.iterdir())

@@ -28,14 +28,16 @@ def test_a_corpus_is_tokenized_and_its_contexts_embedded_once_and_scaled(tokeniz
         return torch.stack([torch.full((DIM,), float(len(text))) for text in texts])
 
     texts = ReplayCorpus.from_file(corpus, tokenizer, embed, image_norm=3.0)
-    assert len(texts) == 4 and texts.has_contexts and sorted(asked) == ["a box", "a teal box"]
-    assert texts[0].source is None and texts[0].context_embeds is None
-    assert (
-        tokenizer.decode(texts[2].source) == "<s>a<mask></s>"
-        and tokenizer.decode(texts[2].target) == "<s>a circle</s>"
-    )
+    assert len(texts) == 4
+    assert texts.has_contexts
+    assert sorted(asked) == ["a box", "a teal box"]
+    assert texts[0].source is None
+    assert texts[0].context_embeds is None
+    assert tokenizer.decode(texts[2].source) == "<s>a<mask></s>"
+    assert tokenizer.decode(texts[2].target) == "<s>a circle</s>"
     lengths = [texts[index].context_embeds.norm() for index in (1, 3)]
-    assert sum(lengths) / 2 == pytest.approx(3.0) and lengths[0] / lengths[1] == pytest.approx(10 / 5)
+    assert sum(lengths) / 2 == pytest.approx(3.0)
+    assert lengths[0] / lengths[1] == pytest.approx(10 / 5)
 
 
 def test_what_is_wrong_is_named_by_its_line(tokenizer, tmp_path):
@@ -57,4 +59,6 @@ def test_a_context_is_one_image_row_and_the_others_are_masked():
     contexts = torch.stack([torch.full((DIM,), 5.0), torch.zeros(DIM)])
     embeds, mask = join_image_rows(images, 2, contexts, torch.tensor([True, False]))
     assert mask.tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]]
-    assert embeds.shape == (4, 3, DIM) and (embeds[2, 0] == 5).all() and not embeds[2:, 1:].any()
+    assert embeds.shape == (4, 3, DIM)
+    assert (embeds[2, 0] == 5).all()
+    assert not embeds[2:, 1:].any()

@@ -98,8 +98,10 @@ def test_an_insertion_takes_no_word(tokenizer, infill):
     kept, gaps = ids != tokenizer.pad_token_id, ids != tokenizer.bos_token_id
     for seed in range(20):
         text = tokenizer.batch_decode(infill._insert_masks(ids, kept, gaps, np.array([2]), np.array([seed])))[0]
-        assert words_of(text) == ["a", "red", "box"] and text.count("<mask>") == 2
-        assert text.startswith("<s>") and text.endswith("</s>")
+        assert words_of(text) == ["a", "red", "box"]
+        assert text.count("<mask>") == 2
+        assert text.startswith("<s>")
+        assert text.endswith("</s>")
 
 
 def test_a_row_depends_on_its_seed_and_words_alone(tokenizer, infill):

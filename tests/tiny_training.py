@@ -1,5 +1,7 @@
 """A world small enough to train on in a second: a tokenizer, a random VLKD, random images and their captions."""
 
+import json
+
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from transformers import BartTokenizer, CLIPImageProcessorPil
@@ -16,9 +18,9 @@ def tiny_tokenizer() -> BartTokenizer:
     """A byte-level BPE like BART's, special tokens included, trained on a few sentences."""
     trained = ByteLevelBPETokenizer()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    texts = CAPTIONS + ["what color is the shape? Answer: red.", "is there a circle? Answer: yes."]
+    texts = [*CAPTIONS, "what color is the shape? Answer: red.", "is there a circle? Answer: yes."]
     trained.train_from_iterator(texts * 4, vocab_size=360, special_tokens=specials, show_progress=False)
-    state = __import__("json").loads(trained.to_str())["model"]
+    state = json.loads(trained.to_str())["model"]
     return BartTokenizer(vocab=state["vocab"], merges=[tuple(merge) for merge in state["merges"]], model_max_length=64)
 
 

@@ -137,13 +137,13 @@ class VLKDDistillationCollator:
         return self.processor.tokenizer(captions, truncation=True, max_length=self.max_text_length).input_ids
 
     def _replay_sources(self, replay: list[ReplayText], seeds: np.ndarray) -> list[Sequence[int]]:
-        sources = [text.source for text in replay]
-        masked = [place for place, source in enumerate(sources) if source is None]
-        if masked:
-            targets = pad_rows([replay[place].target for place in masked], self.processor.tokenizer.pad_token_id)
-            for place, source in zip(masked, self.infill(targets, seeds[masked])):
-                sources[place] = source
-        return sources
+        """Take the sources given, and mask the targets of the texts that have none."""
+        chosen = [place for place, text in enumerate(replay) if text.source is None]
+        if not chosen:
+            return [text.source for text in replay if text.source is not None]
+        targets = pad_rows([replay[place].target for place in chosen], self.processor.tokenizer.pad_token_id)
+        masked = iter(self.infill(targets, seeds[chosen]))
+        return [next(masked) if text.source is None else text.source for text in replay]
 
     @staticmethod
     def _choose_views(examples: list[dict[str, Any]], seeds: np.ndarray) -> list[dict[str, Any]]:

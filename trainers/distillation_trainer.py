@@ -129,7 +129,7 @@ class VLKDDistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
-        outputs = model(**self.forward_inputs(inputs))
+        outputs = model(**self.forward_inputs(inputs), use_cache=False)
         terms = self.objective_terms(outputs, inputs, model.training)
         self.track(terms, outputs, inputs, model.training)
         loss = sum(self.args.weights[name] * term for name, term in terms.items())
@@ -156,10 +156,10 @@ class VLKDDistillationTrainer(Trainer):
             terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], tokens["replay"])
         return terms
 
-    def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
         model = self.accelerator.unwrap_model(self.model)
-        arguments = {name: value for name, value in inputs.items() if name in FORWARD_NAMES} | {"use_cache": False}
+        arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
         texts = len(inputs["labels"]) - len(inputs["clean_input_ids"])
@@ -234,9 +234,9 @@ class VLKDDistillationTrainer(Trainer):
     # ---- data ----
 
     def _set_signature_columns_if_needed(self):
-        if self._signature_columns is None:
-            images, texts = ["image", "pixel_values", "image_embeds"], ["caption", "input_ids", "text_teacher_embeds"]
-            self._signature_columns = images + texts + ["draw", "replay"]
+        """Keep the columns of an example that the collator reads, which are not the arguments of the model."""
+        images, texts = ["image", "pixel_values", "image_embeds"], ["caption", "input_ids", "text_teacher_embeds"]
+        self._signature_columns = [*images, *texts, "draw", "replay"]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Draw the same masks in every evaluation, and replay nothing."""

@@ -1,6 +1,5 @@
 """A data set whose examples bring their own randomness: the seed of their masks and the texts replayed beside them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ class DrawnExamples(Dataset):
 
     def __init__(
         self,
-        examples: Sequence[dict[str, Any]] | Dataset,
+        examples: Any,
         seed: int,
         replay: ReplayCorpus | None = None,
         replay_per_example: float = 0.0,
@@ -56,7 +55,7 @@ class DrawnExamples(Dataset):
             examples = [self.examples[index] for index in indices]
         seeds = mix(self.seed, int(self.epoch), np.array(indices))
         draws = mix(seeds, _MASKS)
-        extra = [{"draw": int(draw)} for draw in draws]
+        extra: list[dict[str, Any]] = [{"draw": int(draw)} for draw in draws]
         if self.replay is not None:
             counts = np.floor(self.replay_per_example + uniforms(seeds, 1, _HOW_MANY)[:, 0]).astype(int)
             picks = np.floor(uniforms(seeds, counts.max(initial=0), _REPLAY) * len(self.replay)).astype(int)

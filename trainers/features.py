@@ -1,4 +1,4 @@
-"""What stays the same all through a distillation, computed once and kept: image rows, CLIP's embeddings of captions."""
+"""What stays the same all through a distillation, computed once and kept: image rows, embeddings of captions."""
 
 import hashlib
 from collections.abc import Callable, Sequence

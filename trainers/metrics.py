@@ -12,7 +12,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
     """Share of predictions that equal their reference."""
     if len(predictions) != len(references):
         raise ValueError(
-            f"Expected one reference per prediction, got {len(predictions)} predictions and {len(references)} references"
+            f"Expected equal numbers, got {len(predictions)} predictions and {len(references)} references."
         )
     return sum(map(str.__eq__, predictions, references)) / max(len(predictions), 1)
 

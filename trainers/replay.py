@@ -4,7 +4,7 @@ An extension of this project; VLKD (arXiv:2203.06386) has nothing like it. On ca
 vocabulary, and loses what captions never ask for, such as comparing a question with what is described.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def parse_replay_line(line: str) -> tuple[str | None, str | None, str]:
     return context or None, source, target
 
 
-class ReplayCorpus(Sequence[ReplayText]):
+class ReplayCorpus:
     """Texts to replay, tokenized, with the embeddings of their contexts."""
 
     def __init__(self, texts: list[ReplayText]):
