@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn.functional import normalize
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     texts = embed_texts(model, processor, args.text, args.batch_size)
     tensors = {name: rows for name, rows in (("images", images), ("texts", texts)) if len(rows)}
     if args.output and tensors:
-        save_file(tensors, args.output, metadata={"images": json.dumps(names), "texts": json.dumps(args.text)})
+        write_whole(args.output, save(tensors, {"images": json.dumps(names), "texts": json.dumps(args.text)}))
     similarities = (images @ texts.T).tolist()  # (images, texts)
     if args.json:
         embeddings = {name: rows.tolist() for name, rows in tensors.items()}
@@ -66,6 +66,17 @@ def main(argv: list[str]) -> int:
         count = f"{len(names)} pictures and {len(texts)} texts in {model.config.projection_dim} dimensions"
         print(f"{count}, written to {args.output}" if args.output else f"{count}; --output FILE keeps them")
     return reader.exit_code
+
+
+def write_whole(path: Path, content: bytes):
+    """Writes a file such that it is there as a whole or, if the disk is full, not at all."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @torch.no_grad()

@@ -1,0 +1,164 @@
+"""What a user gets who got something wrong: one line that says what and what to do, exit code 2, nothing half-written."""
+
+import json
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_vlkd.commands.main import SUBCOMMANDS, main
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_checkpoint: Path, bart_folder: Path, clip_folder: Path) -> Path:
+    """A folder with pictures good and bad, data sets and checkpoints, to which the cases below refer."""
+    place = tmp_path_factory.mktemp("place")
+    good = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    good.save(place / "good.png")
+    (place / "broken.png").write_bytes((place / "good.png").read_bytes()[:300])
+    (place / "text.png").write_text("no picture")
+    (place / "empty.png").write_bytes(b"")
+    (place / "no_pictures").mkdir()
+    (place / "mixed").mkdir()
+    shutil.copy(place / "good.png", place / "mixed" / "a.png")
+    shutil.copy(place / "broken.png", place / "mixed" / "b.png")
+    (place / "bart").symlink_to(bart_folder)
+    (place / "clip").symlink_to(clip_folder)
+    (place / "vlkd").symlink_to(tiny_checkpoint)
+    shutil.copytree(tiny_checkpoint, place / "cut_weights")
+    weights = place / "cut_weights" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    shutil.copytree(tiny_checkpoint, place / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(tiny_checkpoint, place / "bad_config")
+    (place / "bad_config" / "config.json").write_text("{")
+    captions = {"no_captions": None, "empty_caption": ["a box", ""], "good_captions": ["a box", "a ball"]}
+    captions |= {"no_such_file": ["a box", "a ball"], "broken_picture": ["a box", "a ball"]}
+    for name, texts in captions.items():
+        (place / name).mkdir()
+        good.save(place / name / "0.png")
+        good.save(place / name / "1.png")
+        if texts:
+            lines = [f"{number}.png,{text}" for number, text in enumerate(texts)]
+            (place / name / "metadata.csv").write_text("\n".join(["file_name,caption", *lines]))
+    (place / "no_such_file" / "1.png").unlink()
+    shutil.copy(place / "broken.png", place / "broken_picture" / "1.png")
+    return place
+
+
+# The command line, with {place} for the folder above, and a part of the one line that it has to print.
+CASES = [
+    ("answr", "there is no command 'answr'"),
+    ("--verbose", "there is no command '--verbose'"),
+    ("answer", "the following arguments are required"),
+    ("answer {place}/good.png --checkpoint {place}/vlkd", "expected pictures and a question"),
+    ("answer {place}/good.png what? --maks 3", "did you mean --masks?"),
+    ("answer {place}/good.png what? --masks 0", "expected a whole number of at least 1, got '0'"),
+    ("answer {place}/good.png what? --beams two", "expected a whole number of at least 1, got 'two'"),
+    ("answer {place}/good.png what? --top-k -1", "expected a whole number of at least 1, got '-1'"),
+    ("answer {place}/nope.png what? --checkpoint {place}/vlkd", "no such picture: {place}/nope.png"),
+    ("answer {place}/*.webp what? --checkpoint {place}/vlkd", "no such picture"),
+    ("answer {place}/no_pictures what? --checkpoint {place}/vlkd", "no pictures in the folder"),
+    ("answer {place}/good.png '' --checkpoint {place}/vlkd", "Question 0 is ''"),
+    ("answer {place}/good.png '  ' --checkpoint {place}/vlkd", "Question 0 is '  '"),
+    ("answer {place}/good.png '{endless}' --checkpoint {place}/vlkd", "tokens, the model reads at most"),
+    ("answer {place}/good.png what? --checkpoint {place}/vlkd --device cudda", "--device cudda cannot be used"),
+    ("answer {place}/broken.png what? --checkpoint {place}/vlkd", "broken.png cannot be read"),
+    ("caption {place}/text.png --checkpoint {place}/vlkd", "text.png cannot be read"),
+    ("caption {place}/empty.png --checkpoint {place}/vlkd", "empty.png cannot be read"),
+    ("caption {place}/good.png --checkpoint {place}/nowhere", "run `vlkd demo` to make one"),
+    ("caption {place}/good.png --checkpoint {place}/no_pictures", "config.json"),
+    ("caption {place}/good.png --checkpoint {place}/bart", "holds a model of type 'bart'"),
+    ("caption {place}/good.png --checkpoint {place}/clip", "holds a model of type 'clip'"),
+    ("caption {place}/good.png --checkpoint {place}/cut_weights", "truncated or damaged"),
+    ("caption {place}/good.png --checkpoint {place}/no_weights", "no file named model.safetensors"),
+    ("caption {place}/good.png --checkpoint {place}/bad_config", "not a valid JSON"),
+    ("embed --checkpoint {place}/vlkd", "expected pictures, --text, or both"),
+    ("embed --text '' --checkpoint {place}/vlkd", "Text 0 is ''"),
+    ("embed {place}/good.png --output {place}/no/where.safetensors --checkpoint {place}/vlkd", "there is no folder"),
+    ("embed {place}/good.png --output {place} --checkpoint {place}/vlkd", "Is a directory: {place}"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), CASES, ids=[command for command, _ in CASES])
+def test_mistake_gets_one_line_and_exit_code_2(command: str, message: str, place: Path, capsys):
+    words = [word.format(place=place, endless="why " * 2000) for word in split(command)]
+    before = listing(place)
+    assert exit_code(words) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert message.format(place=place) in lines[0]
+    assert captured.out == ""
+    assert listing(place) == before
+
+
+def split(command: str) -> list[str]:
+    """Splits as a shell does, but leaves globs to the program."""
+    return shlex.split(command)
+
+
+def exit_code(words: list[str]) -> int:
+    try:
+        return main(words)
+    except SystemExit as stop:  # argparse leaves this way
+        return stop.code
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+def test_one_bad_picture_among_good_ones_loses_nothing(place: Path, capsys):
+    assert exit_code(["caption", str(place / "mixed"), "--checkpoint", str(place / "vlkd"), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [Path(each["image"]).name for each in json.loads(captured.out)] == ["a.png"]
+    assert "b.png cannot be read" in captured.err
+
+
+@pytest.mark.parametrize("name", sorted(SUBCOMMANDS))
+def test_every_command_has_help(name: str, capsys):
+    assert exit_code([name, "--help"]) == 0
+    assert f"vlkd {name}" in capsys.readouterr().out
+
+
+def test_no_command_prints_help(capsys):
+    assert exit_code([]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SUBCOMMANDS)
+
+
+def test_full_disk_leaves_nothing(place: Path, tmp_path: Path, capsys):
+    """A limit on the size of files stands for the end of the disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        words = ["embed", str(place / "good.png"), "--checkpoint", str(place / "vlkd")]
+        assert exit_code([*words, "--output", str(tmp_path / "rows.safetensors")]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "File too large" in capsys.readouterr().err
+    assert listing(tmp_path) == []
+
+
+def test_interrupting_leaves_one_line(place: Path, tmp_path: Path):
+    """Ctrl-C while many pictures are captioned."""
+    good = Image.open(place / "good.png")
+    for number in range(3000):
+        good.save(tmp_path / f"{number}.bmp")
+    command = [sys.executable, "-m", "modeling_vlkd.commands.main", "caption", str(tmp_path), "--batch-size", "1"]
+    process = subprocess.Popen(
+        [*command, "--checkpoint", str(place / "vlkd")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()  # it has begun
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.strip().splitlines()[-1] == "vlkd caption: error: interrupted"
+    assert "Traceback" not in errors
