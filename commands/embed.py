@@ -23,8 +23,8 @@ examples:
 def build_parser() -> Parser:
     parser = Parser(
         prog="vlkd embed",
-        description="Embeds pictures (with CLIP) and texts (with the distilled BART) in CLIP's space, L2-normalised, and "
-        "prints how similar each text is to each picture.",
+        description="Embeds pictures (with CLIP) and texts (with the distilled BART) in CLIP's space,\n"
+        "L2-normalised, and prints how similar each text is to each picture.",
         epilog=EXAMPLES,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, globs or URLs")
@@ -33,7 +33,7 @@ def build_parser() -> Parser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="write the embeddings there: safetensors with `images` and `texts`, (count, dimensions), names as metadata",
+        help="write there, as safetensors, `images` and `texts` of (count, dimensions), with their names as metadata",
     )
     add_common_arguments(parser)
     return parser

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that keeps the layout of its examples and answers a mistake with one line and exit code 2."""
+    """An `ArgumentParser` that keeps the layout of its examples; a mistake gets one line and exit code 2."""
 
     def __init__(self, **kwargs):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)

@@ -57,12 +57,14 @@ def load_checkpoint(
     """
     if not os.path.isdir(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"There is no checkpoint {name}; run `vlkd demo` to make one, or give --checkpoint.")
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+        raise FileNotFoundError(f"{name} holds no checkpoint: there is no config.json in it.")
     logging.disable_progress_bar()
     config, _ = PreTrainedConfig.get_config_dict(name)
     if config.get("model_type") != "vlkd":
         raise ValueError(
-            f"{name} holds a model of type {config.get('model_type')!r}, not 'vlkd'; `vlkd convert` makes one of a CLIP "
-            "and a BART."
+            f"{name} holds a model of type {config.get('model_type')!r}, not 'vlkd'; "
+            "`vlkd convert` makes one of a CLIP and a BART."
         )
     try:
         model, loading = VLKDForConditionalGeneration.from_pretrained(name, output_loading_info=True)

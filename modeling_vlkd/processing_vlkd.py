@@ -171,8 +171,8 @@ class VLKDProcessor(ProcessorMixin):
         longest = max(len(ids) for ids in encoded["input_ids"])
         if longest > self.tokenizer.model_max_length:
             raise ValueError(
-                f"A text has {longest} tokens, the model reads at most {self.tokenizer.model_max_length}; shorten it, or "
-                "pass truncation=True."
+                f"A text has {longest} tokens, the model reads at most {self.tokenizer.model_max_length}; "
+                "shorten it, or pass truncation=True."
             )
         return encoded.data
 

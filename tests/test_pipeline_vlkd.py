@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from transformers import pipeline
 
-import modeling_vlkd  # noqa: F401  registers the pipelines
+import modeling_vlkd
 
 
 @pytest.fixture(scope="module")

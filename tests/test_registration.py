@@ -27,7 +27,7 @@ def test_help_answers_without_torch():
     [
         "import modeling_vlkd; from transformers import AutoModelForImageTextToText, pipelines",
         "from transformers import AutoModelForImageTextToText, pipelines; import modeling_vlkd",
-        "from modeling_vlkd.pipeline_vlkd import open_image; from transformers import AutoModelForImageTextToText, pipelines",
+        "import modeling_vlkd.pipeline_vlkd; from transformers import AutoModelForImageTextToText, pipelines",
     ],
     ids=["before", "after", "pipeline first"],
 )

@@ -1,0 +1,93 @@
+"""Runs what the README shows: python blocks one after the other, and each `vlkd` line of the shell blocks."""
+
+import json
+import re
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modeling_vlkd.commands.main import main
+from modeling_vlkd.miniature.distilling import Teachers, assemble
+from modeling_vlkd.miniature.report import markdown_table
+from modeling_vlkd.miniature.world import load_train_and_validation
+
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WEIGHTS = Path(str(files("modeling_vlkd.miniature") / "weights"))
+# There is no Hub in a test: the miniature's teachers stand for the published ones.
+STAND_INS = {
+    "openai/clip-vit-base-patch16": str(WEIGHTS / "clip"),
+    "facebook/bart-large": str(WEIGHTS / "bart"),
+}
+
+
+def blocks(language: str) -> list[str]:
+    found = re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    for name, stand_in in STAND_INS.items():
+        found = [block.replace(name, stand_in) for block in found]
+    return found
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory) -> Path:
+    """The folder where the README's reader stands after the demo, with `vlkd-demo` and pictures with captions."""
+    folder = tmp_path_factory.mktemp("tour")
+    model, processor = assemble(Teachers.load(WEIGHTS))
+    model.save_pretrained(folder / "vlkd-demo")
+    processor.save_pretrained(folder / "vlkd-demo")
+    train, _ = load_train_and_validation()
+    (folder / "vlkd-demo" / "pictures").mkdir()
+    (folder / "my-pictures").mkdir()
+    lines = ["file_name,caption"]
+    for number in range(8):
+        picture = Image.fromarray(train.images[number])
+        picture.save(folder / "vlkd-demo" / "pictures" / f"{number}.png")
+        picture.save(folder / "my-pictures" / f"{number}.png")
+        lines.append(f"{number}.png,{train.scenes[number].captions()[0]}")
+    (folder / "my-pictures" / "metadata.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_python_blocks_run_one_after_the_other(tour: Path, monkeypatch):
+    monkeypatch.chdir(tour)
+    found = blocks("python")
+    assert len(found) >= 4
+    names: dict = {}
+    for number, block in enumerate(found):
+        exec(compile(block, f"README.md, python block {number}", "exec"), names)
+    assert len(names["processor"].extract_answers(names["texts"])) == 2
+    assert -1 <= names["similarity"].item() <= 1
+
+
+SHELL_LINES = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("line", SHELL_LINES)
+def test_shell_lines_run(line: str, tour: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tour)
+    program, *words = shlex.split(line, comments=True)
+    assert program == "vlkd"
+    assert main(words) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_make_targets_exist():
+    targets = re.findall(r"^make (\S+)", "\n".join(blocks("console")), flags=re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert targets == ["demo", "test"]
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+def test_files_that_the_readme_links_to_exist():
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_results_are_those_of_the_recorded_run():
+    result = json.loads((ROOT / "docs" / "demo.json").read_text(encoding="utf-8"))
+    assert markdown_table(result) in README
