@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -176,7 +175,11 @@ def prepare_pairs(
     return ImageCaptionPairs(rows, captions, views=2 if flip else 1, dim=model.config.projection_dim)
 
 
-def mean_norm(pairs: ImageCaptionPairs, sample: int = 1024) -> float:
-    """Mean length of CLIP's image embeddings, over the first pairs."""
-    examples = pairs.__getitems__(list(range(min(sample, len(pairs)))))
-    return float(np.mean([np.linalg.norm(example["image_embeds"][0, 0]) for example in examples]))
+@torch.no_grad()
+def compute_image_norm(
+    dataset: datasets.Dataset, model: PreTrainedModel, processor: VLKDProcessor, sample: int = 64
+) -> float:
+    """Mean length of CLIP's image embeddings, over the first pictures."""
+    pictures = [open_row(dataset, row) for row in range(min(sample, len(dataset)))]
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
+    return model.get_image_features(pixels).pooler_output.float().norm(dim=-1).mean().item()

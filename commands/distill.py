@@ -1,0 +1,131 @@
+"""`vlkd distill`: distils a CLIP into a BART with pictures and their captions."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import set_seed
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.trainers import ReplayCorpus, VLKDDistillationConfig, VLKDDistillationTrainer
+from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
+from modeling_vlkd.trainers.features import TextTeacher, compute_image_norm, prepare_pairs
+from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
+from modeling_vlkd.trainers.questions import make_question_set, read_questions
+
+from .training_parser import TrainingParser, checkpoint_to_resume
+
+
+EXAMPLE = """\
+example:
+  vlkd distill --vision openai/clip-vit-base-patch16 --text facebook/bart-base --dataset pictures/
+"""
+
+
+@dataclass
+class DistillArguments:
+    """What is distilled into what, on which data."""
+
+    vision: str = field(metadata={"help": "The CLIP: folder or Hub id, in transformers format."})
+    text: str = field(metadata={"help": "The BART: folder or Hub id, in transformers format."})
+    dataset: str = field(
+        metadata={"help": "Folder of pictures with metadata.csv, parquet, saved data set, or Hub id."}
+    )
+    split: str = field(default="train", metadata={"help": "Split of the data set to train on."})
+    eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; see --eval_strategy."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of pictures; found by default."})
+    caption_column: str | None = field(default=None, metadata={"help": "Column of captions; found by default."})
+    questions: str | None = field(
+        default=None, metadata={"help": "CSV or JSON lines of image, question, answer to evaluate on, zero-shot."}
+    )
+    replay: str | None = field(
+        default=None,
+        metadata={
+            "help": "Texts to replay, so that BART does not forget how to read: lines of `text`, `context<TAB>text` "
+            "or `context<TAB>source<TAB>target`; CLIP's embedding of the context stands where an image would."
+        },
+    )
+    flip: bool = field(
+        default=False, metadata={"help": "Show mirror images too; not where captions say left or right."}
+    )
+    keep_pixels: bool = field(
+        default=False, metadata={"help": "Look at the pictures at each step instead of keeping their image rows."}
+    )
+    cache: str = field(
+        default="~/.cache/modeling_vlkd", metadata={"help": "Folder in which image rows and embeddings are kept."}
+    )
+
+
+def main(argv: list[str]) -> int:
+    parser = TrainingParser(
+        [DistillArguments, VLKDDistillationConfig],
+        prog="vlkd distill",
+        description="Distils a frozen CLIP into a BART with pictures and their captions (arXiv:2203.06386).",
+        epilog=EXAMPLE,
+    )
+    parser.set_defaults(output_dir="vlkd-distilled")
+    arguments, training = parser.parse(argv)
+    checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
+    for path in filter(None, (arguments.replay, arguments.questions)):
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} does not exist.")
+    trainer, interrupt = make_trainer(arguments, training)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if interrupt.interrupted:
+        raise ValueError(
+            f"Interrupted after step {trainer.state.global_step}; the same command with "
+            "`--resume_from_checkpoint true` goes on."
+        )
+    trainer.save_model()
+    trainer.save_state()
+    print(f"The distilled model is in {training.output_dir}; try `vlkd answer --checkpoint {training.output_dir}`.")
+    return 0
+
+
+def make_trainer(
+    arguments: DistillArguments, training: VLKDDistillationConfig
+) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt]:
+    """Assemble model, data and trainer."""
+    set_seed(training.seed)
+    dataset = load_pairs_of(arguments, arguments.split)
+    eval_dataset = load_pairs_of(arguments, arguments.eval_split) if arguments.eval_split else None
+    rows = read_questions(arguments.questions) if arguments.questions else None
+    model = VLKDForConditionalGeneration.from_vision_text_pretrained(arguments.vision, arguments.text)
+    processor = VLKDProcessor.from_vision_text_pretrained(arguments.vision, arguments.text)
+    model.to(training.device)
+    teacher = None
+    if training.ttdm_weight > 0 or arguments.replay:
+        teacher = TextTeacher(arguments.vision, training.device)
+
+    def prepare(data: Dataset, flip: bool) -> ImageCaptionPairs:
+        cache = Path(arguments.cache).expanduser()
+        used = teacher if training.ttdm_weight > 0 else None
+        with training.main_process_first(desc="frozen features"):  # the other processes find them computed
+            return prepare_pairs(data, model, processor, used, cache, flip, arguments.keep_pixels)
+
+    interrupt = SaveOnInterrupt()
+    trainer = VLKDDistillationTrainer(
+        model,
+        training,
+        train_dataset=prepare(dataset, arguments.flip),
+        eval_dataset=None if eval_dataset is None else prepare(eval_dataset, flip=False),
+        processing_class=processor,
+        replay=None
+        if arguments.replay is None
+        else ReplayCorpus.from_file(
+            arguments.replay, processor.tokenizer, teacher.embed, compute_image_norm(dataset, model, processor)
+        ),
+        question_set=None if rows is None else make_question_set(rows, model, processor),
+        callbacks=[interrupt],
+    )
+    return trainer, interrupt
+
+
+def load_pairs_of(arguments: DistillArguments, split: str) -> Dataset:
+    return load_captioned_images(arguments.dataset, split, arguments.image_column, arguments.caption_column)
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,78 @@
+"""`vlkd finetune`: trains a distilled model further on questions about pictures and their answers."""
+
+from dataclasses import dataclass, field
+
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
+
+from modeling_vlkd.trainers import VLKDDataCollator, answer_accuracy
+from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
+from modeling_vlkd.trainers.questions import finetuning_examples, make_question_set, read_questions
+
+from .pictures import load_checkpoint
+from .training_parser import TrainingParser, checkpoint_to_resume
+
+
+EXAMPLE = """\
+example:
+  vlkd finetune --checkpoint vlkd-demo --questions train.csv --eval_questions test.csv --num_train_epochs 3
+"""
+
+
+@dataclass
+class FinetuneArguments:
+    """Which model learns from which questions."""
+
+    checkpoint: str = field(metadata={"help": "Folder or Hub id of a VLKD model."})
+    questions: str = field(metadata={"help": "CSV or JSON lines of image, question, answer to train on."})
+    eval_questions: str | None = field(
+        default=None, metadata={"help": "The same to evaluate on; the share answered right is printed at the end."}
+    )
+
+
+def main(argv: list[str]) -> int:
+    parser = TrainingParser(
+        [FinetuneArguments, Seq2SeqTrainingArguments],
+        prog="vlkd finetune",
+        description="Trains a distilled model further on questions about pictures; CLIP stays frozen.",
+        epilog=EXAMPLE,
+    )
+    parser.set_defaults(output_dir="vlkd-finetuned", learning_rate=3e-4, per_device_train_batch_size=64)
+    arguments, training = parser.parse(argv)
+    checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
+    rows = read_questions(arguments.questions)
+    eval_rows = read_questions(arguments.eval_questions) if arguments.eval_questions else None
+
+    set_seed(training.seed)
+    model, processor = load_checkpoint(arguments.checkpoint, training.device)
+    training.remove_unused_columns = False  # the collator reads questions, the model never sees them as such
+    questions = make_question_set(rows, model, processor)
+    eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None
+    interrupt = SaveOnInterrupt()
+    trainer = Seq2SeqTrainer(
+        model,
+        training,
+        data_collator=VLKDDataCollator(processor, model),
+        train_dataset=finetuning_examples(questions),
+        eval_dataset=finetuning_examples(eval_questions) if eval_questions else None,
+        processing_class=processor,
+        callbacks=[interrupt],
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if interrupt.interrupted:
+        raise ValueError(
+            f"Interrupted after step {trainer.state.global_step}; the same command with "
+            "`--resume_from_checkpoint true` goes on."
+        )
+    trainer.save_model()
+    trainer.save_state()
+    if eval_questions:
+        accuracy = answer_accuracy(model, processor, eval_questions, batch_size=training.eval_batch_size)
+        print(f"{accuracy:.2%} of {len(eval_questions.questions)} questions answered right.")
+    print(f"The finetuned model is in {training.output_dir}.")
+    return 0
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main(sys.argv[1:]))

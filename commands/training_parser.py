@@ -1,0 +1,83 @@
+"""The parser of the training commands: dataclasses become flags, and `--config file.yaml` may give any of them."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+from transformers.trainer_utils import get_last_checkpoint
+
+from .parser import Parser
+
+
+class TrainingParser(HfArgumentParser):
+    """Makes flags of the fields of dataclasses; a mistake in one gets one line and exit code 2.
+
+    Args:
+        dataclass_types: what the arguments are parsed into.
+        kwargs: as of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
+        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
+
+    def error(self, message: str) -> NoReturn:
+        Parser.error(self, message)  # type: ignore[arg-type]
+
+    def parse(self, argv: Sequence[str]) -> tuple:
+        """Parse flags, and the file of more of them, into one object of each dataclass."""
+        config = TrainingParser([], add_help=False).parse_known_args(argv)[0].config
+        *parsed, _namespace, remaining = self.parse_args_into_dataclasses(
+            args=[*(read_config(config) if config else []), *argv],
+            return_remaining_strings=True,
+            look_for_args_file=False,
+        )
+        if remaining:
+            self.error(f"unrecognized arguments: {' '.join(remaining)}")
+        return tuple(parsed)
+
+
+def read_config(path: str) -> list[str]:
+    """Turn a YAML file of `flag: value` lines into command-line arguments."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} holds no lines of the form `flag: value`.")
+    arguments = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        arguments.append(f"--{name}")
+        if isinstance(value, list):
+            arguments.extend(map(str, value))
+        else:
+            arguments.append(json.dumps(value) if isinstance(value, dict | bool) else str(value))
+    return arguments
+
+
+def checkpoint_to_resume(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
+    """Find the checkpoint to go on from: the one named, the last one for `true`, or none.
+
+    Raises:
+        ValueError: there is none to resume, or one that would be written over.
+    """
+    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    if resume_from_checkpoint is None:
+        if last is not None:
+            raise ValueError(
+                f"{output_dir} holds a run with checkpoints; add `--resume_from_checkpoint true` to go on with it, or "
+                "choose another --output_dir."
+            )
+        return None
+    if resume_from_checkpoint.lower() in ("true", "last"):
+        if last is None:
+            raise ValueError(f"{output_dir} holds no checkpoint to resume from; leave --resume_from_checkpoint out.")
+        return last
+    if not Path(resume_from_checkpoint, "trainer_state.json").is_file():
+        raise ValueError(f"{resume_from_checkpoint} is no checkpoint of a training run; name a checkpoint-… folder.")
+    return resume_from_checkpoint

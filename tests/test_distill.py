@@ -1,0 +1,186 @@
+import csv
+import signal
+
+import datasets
+import pytest
+import torch
+from PIL import Image
+from tiny_training import COLOURS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
+from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.commands import distill
+from modeling_vlkd.commands.main import main
+from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Folders on disk: a CLIP, a BART, twelve pictures with captions, questions about them, and a replay corpus."""
+    folder, processor = tmp_path_factory.mktemp("world"), tiny_processor()
+    torch.manual_seed(0)
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    text = layers | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 32, "eos_token_id": 2}
+    vision = layers | {"image_size": IMAGE_SIZE, "patch_size": 4}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)).save_pretrained(folder / "clip")
+    processor.image_processor.save_pretrained(folder / "clip")
+    processor.tokenizer.save_pretrained(folder / "clip")
+    model = tiny_model(processor)
+    bart = BartForConditionalGeneration(model.config.text_config)
+    bart.save_pretrained(folder / "bart")
+    processor.tokenizer.save_pretrained(folder / "bart")
+
+    captions, questions = [("file_name", "caption")], [("image", "question", "answer")]
+    (folder / "pictures").mkdir()
+    for index, (colour, shape) in enumerate((colour, shape) for colour in COLOURS for shape in SHAPES):
+        Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (20 * index, 0, 0)).save(folder / "pictures" / f"{index}.png")
+        captions.append((f"{index}.png", f"A picture of a {colour} {shape}."))
+        questions.append((f"pictures/{index}.png", "what color is the shape?", colour))
+    for path, rows in ((folder / "pictures" / "metadata.csv", captions), (folder / "questions.csv", questions)):
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    corpus = ["a red box\tis there a circle? Answer: yes.", "what color is the shape? Answer: red."]
+    (folder / "corpus.txt").write_text("\n".join(corpus))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets_cache"))
+
+
+@pytest.fixture
+def arguments(world, tmp_path):
+    flags = {
+        "vision": world / "clip",
+        "text": world / "bart",
+        "dataset": world / "pictures",
+        "cache": tmp_path / "cache",
+    }
+    flags |= {"output_dir": tmp_path / "out", "max_steps": 4, "per_device_train_batch_size": 4, "use_cpu": "true"}
+    flags |= {"report_to": "none", "logging_steps": 1}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def test_distill_leaves_a_checkpoint(world, arguments, tmp_path, capsys):
+    extra = [
+        "--replay",
+        world / "corpus.txt",
+        "--questions",
+        world / "questions.csv",
+        "--flip",
+        "--eval_split",
+        "train",
+    ]
+    extra += ["--eval_strategy", "steps", "--eval_steps", "2", "--projection_learning_rate", "1e-3"]
+    assert main(["distill", *arguments, *map(str, extra)]) == 0
+    output = capsys.readouterr().out
+    for name in ("ttdm", "itcl", "icti", "replay", "eval_vqa_accuracy", "eval_retrieval_i2t"):
+        assert f"'{name}'" in output
+    assert f"The distilled model is in {tmp_path / 'out'}" in output
+    model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "out")
+    clip = CLIPModel.from_pretrained(world / "clip")
+    assert torch.equal(model.model.vision_tower.visual_projection.weight, clip.visual_projection.weight)
+    assert VLKDProcessor.from_pretrained(tmp_path / "out").tokenizer.mask_token == "<mask>"
+
+
+def test_a_config_file_gives_flags_and_the_command_line_wins(world, arguments, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text("learning_rate: 0.5\nseed: 7\nitcl_weight: 0\nlr_scheduler_kwargs: {}\nuse_cpu: true\n")
+    parser = distill.TrainingParser([distill.DistillArguments, distill.VLKDDistillationConfig])
+    _, training = parser.parse([*arguments, "--config", str(config), "--seed", "8"])
+    assert (training.learning_rate, training.seed, training.itcl_weight) == (0.5, 8, 0.0)
+
+
+def test_resuming_is_asked_for_and_an_old_run_is_not_written_over(arguments, tmp_path, capsys):
+    assert main(["distill", *arguments, "--save_steps", "2"]) == 0
+    assert main(["distill", *arguments]) == 2
+    assert "holds a run with checkpoints" in capsys.readouterr().err
+    assert main(["distill", *arguments, "--max_steps", "6", "--resume_from_checkpoint", "true"]) == 0
+    assert (tmp_path / "out" / "trainer_state.json").read_text().count('"step"') >= 6
+
+
+def test_an_interrupt_leaves_a_checkpoint_to_resume_from(arguments, tmp_path, capsys, monkeypatch):
+    on_step_end = SaveOnInterrupt.on_step_end
+
+    def press_ctrl_c(self, args, state, control, **kwargs):
+        if state.global_step == 2 and not self.interrupted:
+            signal.raise_signal(signal.SIGINT)
+        on_step_end(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(SaveOnInterrupt, "on_step_end", press_ctrl_c)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["distill", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "Interrupted after step 2" in error
+    assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    assert main(["distill", *arguments, "--resume_from_checkpoint", "true"]) == 0
+
+
+BAD = [
+    (["--visoin", "x"], "unrecognized arguments: --visoin x; did you mean --vision?"),
+    (["--learning_rate", "fast"], "invalid float value"),
+    (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
+    (["--dataset", "/nowhere"], "/nowhere does not exist"),
+    (["--split", "test"], "no split 'test'"),
+    (["--caption_column", "legend"], "no column 'legend'"),
+    (["--replay", "/nowhere.txt"], "/nowhere.txt does not exist"),
+    (["--questions", "/nowhere.csv"], "/nowhere.csv does not exist"),
+    (["--config", "/nowhere.yaml"], "No such file"),
+    (["--resume_from_checkpoint", "true"], "holds no checkpoint to resume from"),
+    (["--resume_from_checkpoint", "/nowhere"], "/nowhere is no checkpoint"),
+    (["--vision", "/nowhere"], "/nowhere"),
+    (["--text", "{world}/clip"], "holds a model of type 'clip'; give a BART"),
+]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"), BAD, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_line_and_exit_code_2(flags, message, world, arguments, capsys, tmp_path):
+    try:
+        code = main(["distill", *arguments, *(flag.format(world=world) for flag in flags)])
+    except SystemExit as stop:  # the parser's own way out
+        code = stop.code
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert code == 2
+    assert message in error
+    assert error.startswith("vlkd distill: error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
+    assert main(["distill", *arguments]) == 0
+    flags = [
+        "--checkpoint",
+        tmp_path / "out",
+        "--questions",
+        world / "questions.csv",
+        "--output_dir",
+        tmp_path / "tuned",
+    ]
+    flags += [
+        "--eval_questions",
+        world / "questions.csv",
+        "--max_steps",
+        "3",
+        "--use_cpu",
+        "true",
+        "--report_to",
+        "none",
+    ]
+    assert main(["finetune", *map(str, flags)]) == 0
+    output = capsys.readouterr().out
+    assert "of 12 questions answered right" in output
+    VLKDForConditionalGeneration.from_pretrained(tmp_path / "tuned")
+
+
+def test_finetune_names_what_is_wrong(world, tmp_path, capsys):
+    (tmp_path / "empty.csv").write_text("image,question,answer\na.png,what color is it?,\n")
+    (tmp_path / "other.csv").write_text("image,question\na.png,what color is it?\n")
+    for name, message in (("empty.csv", "Row 0"), ("other.csv", "no column 'answer'"), ("none.csv", "does not exist")):
+        questions = str(tmp_path / name)
+        assert main(["finetune", "--checkpoint", str(world), "--questions", questions, "--use_cpu", "true"]) == 2
+        assert message in capsys.readouterr().err

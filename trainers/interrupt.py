@@ -1,0 +1,31 @@
+"""Ctrl-C in a training run: finish the step, write a checkpoint, stop."""
+
+import signal
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """Makes the first Ctrl-C end a run with a checkpoint to resume from; a second one ends it at once.
+
+    `interrupted` says afterwards whether that happened.
+    """
+
+    def __init__(self):
+        self.interrupted = False
+        self.previous: Any = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.previous = signal.signal(signal.SIGINT, self.note)
+
+    def note(self, *_: Any):
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGINT, self.previous)
