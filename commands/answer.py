@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     processor.question_prefixes(questions)  # refuses an empty question before any picture is read
     generate_kwargs = {"num_beams": args.beams} if args.beams else {}
     reader = PictureReader(paths, processor, args.batch_size)
-    found = []
+    found: list[dict] = []
     for names, pixels in reader:
         with torch.no_grad():
             rows = model.get_image_rows(pixels.to(model.device, model.dtype))

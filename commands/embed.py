@@ -82,7 +82,7 @@ def write_whole(path: Path, content: bytes):
 @torch.no_grad()
 def embed_pictures(model: VLKDForConditionalGeneration, reader: PictureReader) -> tuple[list[str], torch.Tensor]:
     """Returns the names of the readable pictures and their embeddings, `(pictures, projection_dim)`, on the CPU."""
-    names, embeddings = [], [torch.empty(0, model.config.projection_dim)]
+    names, embeddings = [], [torch.empty(0, model.model.text_projection.out_features)]
     for batch, pixels in reader:
         features = model.get_image_features(pixels.to(model.device, model.dtype)).pooler_output
         embeddings.append(normalize(features.float(), dim=-1).cpu())
@@ -95,7 +95,7 @@ def embed_texts(
     model: VLKDForConditionalGeneration, processor: VLKDProcessor, texts: list[str], batch_size: int
 ) -> torch.Tensor:
     """Returns embeddings of texts, `(texts, projection_dim)`, on the CPU."""
-    embeddings = [torch.empty(0, model.config.projection_dim)]
+    embeddings = [torch.empty(0, model.model.text_projection.out_features)]
     for start in range(0, len(texts), batch_size):
         inputs = processor(text=texts[start : start + batch_size], return_tensors="pt").to(model.device)
         features = model.get_text_features(**inputs).pooler_output

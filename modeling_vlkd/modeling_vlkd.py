@@ -5,6 +5,7 @@ Notation of the paper in the comments: `V` the image rows in CLIP's joint space,
 `C = [W_i V ; W'_e W_e E]` what the BART decoder attends to, eq. (1). Here and below it is called the memory.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -108,6 +109,23 @@ def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tenso
     return torch.cat([attention_mask.new_ones(len(attention_mask), rows), attention_mask], dim=-1)
 
 
+def mask_of_text(attention_mask: Tensor | None, text: Tensor, image_embeds: Tensor | None) -> Tensor | None:
+    """Takes the part of a mask that covers the text, `(batch, length)`.
+
+    A mask that covers neither the text nor the whole memory is a ValueError: it would be read shifted.
+    """
+    if attention_mask is None:
+        return None
+    batch, length = text.shape[:2]
+    rows = 0 if image_embeds is None else image_embeds.shape[1]
+    if tuple(attention_mask.shape) not in ((batch, length), (batch, rows + length)):
+        raise ValueError(
+            f"Expected attention_mask of shape {(batch, length)}, or {(batch, rows + length)} with the image rows, "
+            f"got {tuple(attention_mask.shape)}."
+        )
+    return attention_mask[:, -length:]
+
+
 @dataclass
 class VLKDModelOutput(Seq2SeqModelOutput):
     r"""
@@ -195,8 +213,8 @@ class VLKDPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_vision_text_pretrained(
         cls,
-        vision_model_name_or_path: str,
-        text_model_name_or_path: str,
+        vision_model_name_or_path: str | os.PathLike,
+        text_model_name_or_path: str | os.PathLike,
         dtype: torch.dtype = torch.float32,
         **config_kwargs: Any,
     ) -> "VLKDPreTrainedModel":
@@ -218,6 +236,9 @@ class VLKDPreTrainedModel(PreTrainedModel):
             ValueError: one of the two is a model of another kind, or lacks weights.
         """
         vision_tower = load_vision_tower(vision_model_name_or_path, dtype)
+        text_type = PreTrainedConfig.get_config_dict(text_model_name_or_path)[0].get("model_type")
+        if text_type != "bart":
+            raise ValueError(f"{text_model_name_or_path} holds a model of type {text_type!r}; give a BART.")
         text_model, loading = BartForConditionalGeneration.from_pretrained(
             text_model_name_or_path, dtype=dtype, output_loading_info=True
         )
@@ -240,24 +261,28 @@ class VLKDPreTrainedModel(PreTrainedModel):
         return model.eval()
 
 
-def load_vision_tower(name_or_path: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_vision_tower(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Loads the vision tower, with CLIP's projection, of a checkpoint in transformers format."""
     config, _ = PreTrainedConfig.get_config_dict(name_or_path)
     model_type = config.get("vision_config", config).get("model_type")
     if model_type is None:  # configurations written long ago leave the model type of their towers out
         model_type = f"{config.get('model_type')}_vision_model"
+    # The width of a whole CLIP's joint space stands beside its towers; the tower's own field may be a default.
+    joint = {name: config[name] for name in ("projection_dim",) if "vision_config" in config and name in config}
     tower, loading = vision_tower_of(model_type).model_class.from_pretrained(
-        name_or_path, dtype=dtype, output_loading_info=True
+        name_or_path, dtype=dtype, output_loading_info=True, **joint
     )
     refuse_missing(name_or_path, loading)
     return tower
 
 
-def refuse_missing(name_or_path: str, loading: dict[str, Any]):
+def refuse_missing(name_or_path: str | os.PathLike, loading: dict[str, Any]):
     """Raises a ValueError if a checkpoint lacked weights: they would have been made up at random."""
     if loading["missing_keys"]:
         names = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise ValueError(f"{name_or_path} lacks {len(loading['missing_keys'])} of the model's tensors, such as {names}.")
+        raise ValueError(
+            f"{name_or_path} lacks {len(loading['missing_keys'])} of the model's tensors, such as {names}."
+        )
 
 
 def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig:
@@ -346,7 +371,7 @@ class VLKDModel(VLKDPreTrainedModel):
         return self._rows_of(self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs))
 
     def choose_image_rows(self, pixel_values: Tensor | None, image_embeds: Tensor | None) -> Tensor | None:
-        """Takes the image rows V, `(batch, rows, projection_dim)`, as given or made of the pixels; None without both."""
+        """Takes the image rows V, `(batch, rows, projection_dim)`, as given or made of the pixels; None if neither."""
         if pixel_values is None:
             return image_embeds
         if image_embeds is not None:
@@ -370,7 +395,7 @@ class VLKDModel(VLKDPreTrainedModel):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): tokens.
             attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 for padding.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, d_model)`, *optional*): instead of `input_ids`.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, d_model)`, *optional*): for `input_ids`.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
@@ -409,7 +434,9 @@ class VLKDModel(VLKDPreTrainedModel):
                 f"returns them; got {tuple(image_embeds.shape)}."
             )
         if len(image_embeds) != len(text_states):
-            raise ValueError(f"Expected one image per text, got {len(image_embeds)} images and {len(text_states)} texts.")
+            raise ValueError(
+                f"Expected one image per text, got {len(image_embeds)} images and {len(text_states)} texts."
+            )
         image_states = self.image_to_decoder(image_embeds.to(bridged))  # (batch, rows, dim) -> (batch, rows, d_model)
         return torch.cat([image_states, bridged], dim=1)
 
@@ -433,7 +460,7 @@ class VLKDModel(VLKDPreTrainedModel):
         text = input_ids if input_ids is not None else inputs_embeds
         if text is None:
             raise ValueError("Expected input_ids (or inputs_embeds) beside the image: a question or a prompt to fill.")
-        text_mask = attention_mask[:, -text.shape[1] :] if attention_mask is not None else None
+        text_mask = mask_of_text(attention_mask, text, image_embeds)
         output = self.language_model.encoder(
             input_ids=input_ids, attention_mask=text_mask, inputs_embeds=inputs_embeds, **kwargs
         )
@@ -619,7 +646,9 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(output.last_hidden_state[:, kept]) + self.final_logits_bias  # (batch, length, vocabulary)
+        logits = (
+            self.lm_head(output.last_hidden_state[:, kept]) + self.final_logits_bias
+        )  # (batch, length, vocabulary)
         loss = None
         if labels is not None:
             loss = self.loss_function(
@@ -642,9 +671,10 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         # The one hook that `generate()` needs: it runs BART's encoder, and here its states become the memory C. What
         # it was given stays as it was: an assistant model makes its own memory of it, and `forward` extends the mask.
         image_embeds = self.model.choose_image_rows(model_kwargs.get("pixel_values"), model_kwargs.get("image_embeds"))
-        text_kwargs = {key: value for key, value in model_kwargs.items() if key not in ("pixel_values", "image_embeds")}
-        if (mask := text_kwargs.get("attention_mask")) is not None:
-            text_kwargs["attention_mask"] = mask[:, -inputs_tensor.shape[1] :]
+        text_kwargs = {
+            key: value for key, value in model_kwargs.items() if key not in ("pixel_values", "image_embeds")
+        }
+        text_kwargs["attention_mask"] = mask_of_text(model_kwargs.get("attention_mask"), inputs_tensor, image_embeds)
         output = super()._prepare_text_encoder_decoder_kwargs_for_generation(
             inputs_tensor, text_kwargs, model_input_name, generation_config
         )["encoder_outputs"]

@@ -39,10 +39,10 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
     elif not isinstance(image, (str, Image.Image)):
         raise ValueError(f"Expected an image as a path, a URL or a PIL image, got {type(image).__name__}.")
     try:
-        # `load_image` fetches URLs; a file is opened here, since there it would lose its mode on the way to RGB.
-        is_file = isinstance(image, str) and os.path.isfile(image)
-        picture = Image.open(image) if is_file else load_image(image, timeout) if isinstance(image, str) else image
-        return to_rgb(ImageOps.exif_transpose(picture))
+        if isinstance(image, str):
+            # `load_image` fetches URLs; a file is opened here, since there it would lose its mode on the way to RGB.
+            image = Image.open(image) if os.path.isfile(image) else load_image(image, timeout)
+        return to_rgb(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -115,7 +115,7 @@ class VLKDProcessor(ProcessorMixin):
 
     @classmethod
     def from_vision_text_pretrained(
-        cls, vision_model_name_or_path: str, text_model_name_or_path: str, **kwargs: Any
+        cls, vision_model_name_or_path: str | os.PathLike, text_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> "VLKDProcessor":
         r"""
         Takes the image processor of a CLIP and the tokenizer of a BART, folders or Hub ids; the keyword arguments are

@@ -102,8 +102,10 @@ class RegisterOnImport(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        action = self.actions.pop(fullname, None)  # popped first: the search below comes here again
-        spec = find_spec(fullname) if action is not None else None
+        if fullname not in self.actions:
+            return None
+        action = self.actions.pop(fullname)  # first, since the search below comes here again
+        spec = find_spec(fullname)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module
@@ -112,14 +114,14 @@ class RegisterOnImport(MetaPathFinder):
             execute(module)
             action()
 
-        spec.loader.exec_module = execute_and_act
+        spec.loader.exec_module = execute_and_act  # type: ignore[method-assign]
         return spec
 
 
 def register():
     """Registers now what concerns loaded modules of transformers, and the rest when they are imported."""
     sys.meta_path.insert(0, RegisterOnImport(dict(REGISTRATIONS)))
-    waiting = {}
+    waiting: dict[str, Callable[[], Any]] = {}
     for trigger, module in TRIGGERS.items():
         if trigger in sys.modules:
             import_module(module)

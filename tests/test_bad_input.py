@@ -1,4 +1,4 @@
-"""What a user gets who got something wrong: one line that says what and what to do, exit code 2, nothing half-written."""
+"""What a user gets who got something wrong: one line that says what to do, exit code 2, nothing half-written."""
 
 import json
 import resource
