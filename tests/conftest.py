@@ -50,7 +50,7 @@ TEXTS = ["what color is the shape?", "is there a circle in the image? Answer:<ma
 
 
 class RaiseOnDeprecation(logging.Handler):
-    """Turns what transformers logs about deprecated arguments into a failure, as `filterwarnings` does for warnings."""
+    """Makes what transformers logs about deprecated arguments a failure, as `filterwarnings` does with warnings."""
 
     def emit(self, record: logging.LogRecord):
         if "deprecated" in record.getMessage():
