@@ -1,0 +1,136 @@
+"""Trains the miniature BART on text alone: infilling, and answers about a passage it reads apart from the question.
+
+A passage encoded apart, and handed to the decoder as its `<s>` state beside the states of the question, teaches the
+decoder to compare the two. The encoder cannot do it instead, and a picture, later, will enter there too.
+"""
+
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer
+from transformers.modeling_outputs import BaseModelOutput
+
+from .corpus import Asked, draw_asked, draw_scene, infilling_prompt
+from .world import CAPTION_TEMPLATES, fill
+
+
+DIM = 96
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, STEPS = 64, 1.5e-3, 0.01, 2600
+PLAIN_KINDS = ("colour", "shape", "yes_no_colour", "yes_no_shape")  # alone in the first third of the training
+MAX_ANSWER_MASKS, MAX_CAPTION_MASKS = 3, 8
+
+
+def bart_config(tokenizer: BartTokenizer) -> BartConfig:
+    sizes = {"d_model": DIM, "max_position_embeddings": 128, "init_std": 0.1}  # at 0.02 colours are never compared
+    for part in ("encoder", "decoder"):
+        sizes |= {f"{part}_layers": 2, f"{part}_attention_heads": 4, f"{part}_ffn_dim": 4 * DIM}
+    no_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    return BartConfig(vocab_size=len(tokenizer), forced_eos_token_id=None, **sizes, **no_dropout)
+
+
+def train_bart(tokenizer: BartTokenizer, seed: int = 0, steps: int = STEPS) -> BartForConditionalGeneration:
+    """Train on texts drawn without end; negated questions join after a third of the steps."""
+    torch.manual_seed(seed)
+    rng = random.Random(seed)
+    model = BartForConditionalGeneration(bart_config(tokenizer)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    for step in tqdm(range(steps), desc="BART", unit="step"):
+        kinds = {"kinds": PLAIN_KINDS} if step < steps // 3 else {}
+        loss = batch_loss(model, tokenizer, rng, kinds)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def batch_loss(
+    model: BartForConditionalGeneration,
+    tokenizer: BartTokenizer,
+    rng: random.Random,
+    kinds: dict[str, tuple[str, ...]],
+) -> Tensor:
+    """Draw a batch of one of two forms: 15 % read as one text, the others with the passage apart."""
+    asked = [draw_asked(rng, **kinds) for _ in range(BATCH_SIZE)]
+    if rng.random() < 0.15:
+        masks = rng.randint(1, MAX_ANSWER_MASKS)
+        targets = [f"{each.passage} {each.text}" for each in asked]
+        sources = [infilling_prompt(target, masks) for target in targets]
+        passages = None
+    else:
+        passages, sources, targets = zip(*(passage_apart(each, rng) for each in asked))
+    as_sentence = rng.random() < 0.75
+    source, target = (tokenizer(list(texts), padding=True, return_tensors="pt") for texts in (sources, targets))
+    labels = target.input_ids.masked_fill(target.input_ids == tokenizer.pad_token_id, -100)
+    memory, mask = read(model, tokenizer, source, passages, as_sentence)
+    return model(encoder_outputs=BaseModelOutput(memory), attention_mask=mask, labels=labels).loss
+
+
+def passage_apart(asked: Asked, rng: random.Random) -> tuple[str, str, str]:
+    """Passage, source and target: a question to answer, or, one time in eight, the passage to tell in other words."""
+    if rng.random() < 7 / 8:
+        return asked.passage, infilling_prompt(asked.text, rng.randint(1, MAX_ANSWER_MASKS)), asked.text
+    scene = draw_scene(rng)
+    target = fill(CAPTION_TEMPLATES[0], scene.colour, scene.shape)
+    return rng.choice(scene.captions()), infilling_prompt(target, rng.randint(1, MAX_CAPTION_MASKS)), target
+
+
+def read(
+    model: BartForConditionalGeneration,
+    tokenizer: BartTokenizer,
+    source: dict[str, Tensor],
+    passages: tuple[str, ...] | None,
+    as_sentence: bool,
+) -> tuple[Tensor, Tensor]:
+    """Encode sources and passages apart: states `(batch, length, d_model)` and their mask, passages first."""
+    encoder = model.get_encoder()
+    states = encoder(**source).last_hidden_state
+    if passages is None:
+        return states, source["attention_mask"]
+    passage = tokenizer(list(passages), padding=True, return_tensors="pt")
+    context, mask = encoder(**passage).last_hidden_state, passage["attention_mask"]
+    if as_sentence:
+        context, mask = context[:, :1], mask[:, :1]
+    return torch.cat([context, states], dim=1), torch.cat([mask, source["attention_mask"]], dim=1)
+
+
+def save_bart(model: BartForConditionalGeneration, tokenizer: BartTokenizer, folder: Path):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def score_bart(model: BartForConditionalGeneration, tokenizer: BartTokenizer, count: int = 600) -> dict[str, float]:
+    """Share of new questions answered right, with the passage as one sentence state and within the question's text."""
+    rng = random.Random("validation")
+    asked = [draw_asked(rng) for _ in range(count)]
+    apart = [infilling_prompt(each.text, 2) for each in asked], [each.text for each in asked]
+    texts = [f"{each.passage} {each.text}" for each in asked]
+    within = [infilling_prompt(text, 2) for text in texts], texts
+    passages = tuple(each.passage for each in asked)
+    return {
+        "passage_as_sentence": share_written(model, tokenizer, *apart, passages),
+        "passage_within_text": share_written(model, tokenizer, *within, None),
+    }
+
+
+def share_written(
+    model: BartForConditionalGeneration,
+    tokenizer: BartTokenizer,
+    sources: list[str],
+    targets: list[str],
+    passages: tuple[str, ...] | None,
+) -> float:
+    """Share of targets whose answer the model finds likeliest, token by token."""
+    source, target = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (sources, targets))
+    memory, mask = read(model, tokenizer, source, passages, as_sentence=True)
+    output = model(encoder_outputs=BaseModelOutput(memory), attention_mask=mask, labels=target.input_ids)
+    right = output.logits.argmax(dim=-1) == target.input_ids  # (texts, length)
+    ends = target.attention_mask.sum(dim=1, keepdim=True)
+    answer = torch.arange(right.shape[1]) - ends  # the answer's one or two tokens, the period and the end
+    return (right | (answer < -3) | (answer >= 0)).all(dim=1).float().mean().item()

@@ -1,0 +1,135 @@
+"""Distils the miniature CLIP into the miniature BART with `VLKDDistillationTrainer`, with replay or without."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPModel, CLIPProcessor
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.trainers import ReplayCorpus, VLKDDistillationConfig, VLKDDistillationTrainer
+
+from .clip_teacher import embed_images, embed_texts
+from .corpus import write_replay_corpus
+from .world import Split
+
+
+CAPTION_MASKS, QUESTION_MASKS = 4, 2
+STEPS, BATCH_SIZE = 300, 64
+REPLAY_LINES = 20_000
+RECIPE = {
+    "learning_rate": 5e-4,
+    "projection_learning_rate": 2e-3,
+    "whole_text_share": 0.3,
+    "replay_per_pair": 1.0,
+    "replay_weight": 1.0,
+    "weight_decay": 0.01,
+    "warmup_steps": 0.1,
+}
+
+
+@dataclass
+class Teachers:
+    """A trained CLIP and BART in their folders, and CLIP in memory."""
+
+    clip_folder: Path
+    bart_folder: Path
+    clip: CLIPModel
+    clip_processor: CLIPProcessor
+
+    @classmethod
+    def load(cls, folder: Path) -> "Teachers":
+        clip, bart = folder / "clip", folder / "bart"
+        return cls(clip, bart, CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip))
+
+
+def assemble(teachers: Teachers) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+    """Put the two teachers together; nothing is trained yet. Decoding is greedy by default."""
+    folders = teachers.clip_folder, teachers.bart_folder
+    model = VLKDForConditionalGeneration.from_vision_text_pretrained(*folders)
+    model.generation_config.num_beams = 1
+    model.generation_config.max_new_tokens = 16
+    processor = VLKDProcessor.from_vision_text_pretrained(
+        *folders, num_caption_masks=CAPTION_MASKS, num_question_masks=QUESTION_MASKS
+    )
+    return model, processor
+
+
+class CaptionedPictures:
+    """Pictures of the train split, both ways round, each time with one of its true captions; by number of the pair.
+
+    An item has what the collator needs, computed once: the image rows of both views, and CLIP's text embedding.
+    """
+
+    def __init__(self, teachers: Teachers, train: Split, pairs: int, seed: int):
+        views = [train.images, train.images[:, :, ::-1]]
+        embeds = [embed_images(teachers.clip, teachers.clip_processor, images) for images in views]
+        self.rows = torch.stack(embeds, dim=1)[:, :, None]  # (pictures, 2 views, 1 row, dim)
+        rng = random.Random(seed)
+        order = [picture for _ in range(0, pairs, len(train.images)) for picture in shuffled(len(train.images), rng)]
+        self.pairs = [(picture, rng.choice(train.scenes[picture].captions())) for picture in order[:pairs]]
+        texts = sorted({caption for _, caption in self.pairs})
+        tokenizer = teachers.clip_processor.tokenizer
+        self.text_embeds: dict[str, Tensor] = dict(zip(texts, embed_texts(teachers.clip, tokenizer, texts)))
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict:
+        picture, caption = self.pairs[index]
+        return {
+            "image_embeds": self.rows[picture],
+            "caption": caption,
+            "text_teacher_embeds": self.text_embeds[caption],
+        }
+
+
+def shuffled(count: int, rng: random.Random) -> list[int]:
+    return rng.sample(range(count), count)
+
+
+def distil(
+    teachers: Teachers, train: Split, output: Path, replay: bool, seed: int, **recipe
+) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+    """Train once, and leave a checkpoint in `output` that `pipeline()` loads."""
+    recipe = {"steps": STEPS, **RECIPE, **recipe}
+    steps = recipe.pop("steps")
+    torch.manual_seed(seed)
+    model, processor = assemble(teachers)
+    pairs = CaptionedPictures(teachers, train, steps * BATCH_SIZE, seed)
+    corpus = make_replay(teachers, processor, output, pairs, seed) if replay else None
+    args = VLKDDistillationConfig(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=BATCH_SIZE,
+        seed=seed,
+        use_cpu=True,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        dataloader_pin_memory=False,
+        **recipe,
+    )
+    trainer = VLKDDistillationTrainer(
+        model=model, args=args, train_dataset=pairs, processing_class=processor, replay=corpus
+    )
+    trainer.train()
+    trainer.save_model()
+    return model.eval(), processor
+
+
+def make_replay(
+    teachers: Teachers, processor: VLKDProcessor, output: Path, pairs: CaptionedPictures, seed: int
+) -> ReplayCorpus:
+    """Write the corpus beside the checkpoint and read it as `vlkd distill --replay` does."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "replay.txt"
+    write_replay_corpus(path, REPLAY_LINES, QUESTION_MASKS, seed)
+    return ReplayCorpus.from_file(
+        path,
+        processor.tokenizer,
+        embed_contexts=lambda texts: embed_texts(teachers.clip, teachers.clip_processor.tokenizer, texts),
+        image_norm=pairs.rows.norm(dim=-1).mean().item(),
+    )

@@ -1,0 +1,36 @@
+"""The miniature's byte-level BPE, once with BART's special tokens and once with CLIP's."""
+
+import json
+
+from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer
+from transformers import BartTokenizer
+
+
+BART_SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+def train_tokenizer(texts: list[str], vocab_size: int = 512) -> BartTokenizer:
+    """Train BART's tokenizer on a corpus; small corpora end with fewer tokens than asked for."""
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(texts, vocab_size=vocab_size, special_tokens=BART_SPECIALS, show_progress=False)
+    mask = AddedToken("<mask>", lstrip=True, special=True)  # stands for a word with the space before it
+    return BartTokenizer(**parts(trained), mask_token=mask, model_max_length=128)
+
+
+def parts(tokenizer: ByteLevelBPETokenizer | Tokenizer) -> dict:
+    """Vocabulary and merges, as the constructors of transformers take them."""
+    state = json.loads(tokenizer.to_str())["model"]
+    return {"vocab": dict(state["vocab"]), "merges": [tuple(merge) for merge in state["merges"]]}
+
+
+def clip_tokenizer(bart: BartTokenizer, max_length: int) -> BartTokenizer:
+    """Give the same BPE CLIP's two special tokens, as its last ids.
+
+    `CLIPTextModel` pools at the largest id where `eos_token_id` is 2, and at `eos_token_id` elsewhere: the last id
+    is the end of the text by either rule.
+    """
+    bpe = parts(bart.backend_tokenizer)
+    bpe["vocab"] |= {START: len(bpe["vocab"]), END: len(bpe["vocab"]) + 1}
+    specials = {"bos_token": START, "cls_token": START, "eos_token": END, "sep_token": END, "pad_token": END}
+    return BartTokenizer(**bpe, **specials, unk_token=END, model_max_length=max_length)
