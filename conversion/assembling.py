@@ -1,6 +1,5 @@
 """Makes a VLKD checkpoint out of a CLIP and a BART in any format, one tower at a time, and proves it."""
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -96,13 +95,12 @@ def save_tower(model: PreTrainedModel, folder: Path):
 
 def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionProbe:
     """Writes the vision tower and its preprocessing in transformers' format, and asks the original for the proof."""
-    probe = probe_vision(source.vision_reference())
-    gc.collect()
-    tower = source.vision_tower()
+    processor, tower = source.image_processor(), source.vision_tower()
     report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
     save_tower(tower, folder)
-    source.image_processor().save_pretrained(folder)
-    return probe
+    processor.save_pretrained(folder)
+    del tower  # before the original comes: one at a time in memory
+    return probe_vision(source.vision_reference())
 
 
 def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
@@ -138,19 +136,20 @@ def end_of_text(config: PreTrainedConfig) -> int:
 
 def convert_language(source: BartSource, folder: Path, report: Report) -> LanguageProbe:
     """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
-    model = source.model()
-    probe = probe_language(model)
+    tokenizer, model = source.tokenizer(), source.model()
+    entries, embedded = len(tokenizer), model.config.vocab_size
+    if entries > embedded:
+        raise ConversionError(f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}.")
     report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
     save_tower(model, folder)
-    source.tokenizer().save_pretrained(folder)
-    return probe
+    tokenizer.save_pretrained(folder)
+    return probe_language(model)
 
 
 def assemble(vision: Path, text: Path, output: Path, seed: int, max_shard_size: str, report: Report):
     """Puts the towers and three new matrices together, and writes the checkpoint with its processor."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = VLKDForConditionalGeneration.from_vision_text_pretrained(str(vision), str(text))
+    torch.manual_seed(seed)
+    model = VLKDForConditionalGeneration.from_vision_text_pretrained(str(vision), str(text))
     for name, module in (("W_e", "text_projection"), ("W'_e", "text_to_decoder"), ("W_i", "image_to_decoder")):
         report.parts.append(part_of(name, f"new, seed {seed}", f"model.{module}", getattr(model.model, module)))
     for config in (model.config, model.config.vision_config, model.config.text_config):
@@ -196,6 +195,7 @@ def convert(
     progress("opening both models")
     clip, bart = open_vision(vision), open_text(text)
     with (
+        torch.random.fork_rng(devices=[]),  # the caller's randomness is left alone
         staged(output) as content,
         nullcontext() if teacher is None else staged(teacher) as teacher_folder,
         TemporaryDirectory(dir=content.parent, prefix="towers.") as towers,
@@ -203,16 +203,12 @@ def convert(
         vision_folder, text_folder = Path(towers) / "vision", Path(towers) / "text"
         progress("converting the vision tower")
         vision_probe = convert_vision(clip, vision_folder, report)
-        gc.collect()
         progress("converting the text teacher")
         convert_teacher(clip, teacher_folder, report)
-        gc.collect()
         progress("converting the language model")
         language_probe = convert_language(bart, text_folder, report)
-        gc.collect()
         progress("putting them together")
         assemble(vision_folder, text_folder, content, seed, max_shard_size, report)
-        gc.collect()
         progress("proving the checkpoint")
         report.checks += prove(content, vision_probe, language_probe)
         refuse_failures(report.checks)

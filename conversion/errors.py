@@ -33,7 +33,7 @@ def explained(path: Path) -> Iterator[None]:
     except ConversionError as error:
         raise ConversionError(f"{path}: the checkpoint {error}.") from error
     except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error)):
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ConversionError(
                 f"{path}: the checkpoint asks for {found[1]}, which is not data; nothing of it was executed."
             ) from error

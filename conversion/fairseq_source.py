@@ -45,11 +45,16 @@ class FairseqBartSource(BartSource):
     def __init__(self, name: str, folder: Path):
         self.name, self.folder, self.format = name, folder, "fairseq bart"
         self.dictionary = read_fairseq_dictionary(folder / "dict.txt")
-        self.content = open_checkpoint(folder / "model.pt")
+        content = open_checkpoint(folder / "model.pt")
+        self.tensors = find_state_dict(content, folder / "model.pt")
+        self.arguments = fairseq_arguments(content)
+        for key in ("encoder.embed_tokens.weight", "encoder.embed_positions.weight", "encoder.layers.0.fc1.weight"):
+            if key not in self.tensors:
+                raise ConversionError(f"{folder / 'model.pt'} is no BART: {key!r} is missing.")
 
     def model(self) -> BartForConditionalGeneration:
-        tensors = find_state_dict(self.content, self.folder / "model.pt")
-        config = fairseq_config(tensors, fairseq_arguments(self.content))
+        tensors = self.tensors
+        config = fairseq_config(tensors, self.arguments)
         entries = len(SPECIAL_TOKENS) + len(self.dictionary) + 1
         if entries != config.vocab_size:
             raise ConversionError(
@@ -91,8 +96,7 @@ class FairseqBartSource(BartSource):
                 )
             vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
         vocabulary["<mask>"] = len(vocabulary)
-        tensors = find_state_dict(self.content, self.folder / "model.pt")
-        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=count_positions(tensors))
+        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=count_positions(self.tensors))
 
 
 def read_fairseq_dictionary(path: Path) -> list[str]:
@@ -143,9 +147,6 @@ def count_positions(tensors: Mapping[str, Tensor]) -> int:
 
 def fairseq_config(tensors: Mapping[str, Tensor], arguments: dict[str, Any]) -> BartConfig:
     """Reads the architecture off the shapes and, where they do not tell, the command line."""
-    for key in ("encoder.embed_tokens.weight", "encoder.embed_positions.weight", "encoder.layers.0.fc1.weight"):
-        if key not in tensors:
-            raise ConversionError(f"model.pt is no BART: {key!r} is missing.")
     if arguments.get("encoder_normalize_before") or arguments.get("decoder_normalize_before"):
         raise ConversionError("model.pt normalises before its layers, as mBART does; BART normalises after them.")
     vocab_size, width = tensors["encoder.embed_tokens.weight"].shape

@@ -16,6 +16,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .errors import ConversionError
 
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+
+
 @dataclass
 class Reference:
     """The original code with the original weights, one tower at a time, for the proof.
@@ -84,6 +87,9 @@ def find_folder(name: str, wanted: list[str]) -> Path:
 
 def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase:
     """Loads a tokenizer in transformers format, from a folder or the Hub."""
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
+        # transformers would make one up that knows nothing but the special tokens
+        raise ConversionError(f"{name} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}.")
     try:
         return AutoTokenizer.from_pretrained(name, **settings)
     except (OSError, ValueError, KeyError, ImportError) as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -62,7 +63,7 @@ REFUSED = {
     "siglip2_vision_model": "SigLIP 2 NaFlex takes any number of patches; take a checkpoint of fixed resolution.",
 }
 FOLDER_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError)
 
 
 def load_strictly(

@@ -1,0 +1,142 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_sources import (
+    save_bart,
+    save_fairseq_bart,
+    save_open_clip_folder,
+    save_openai_archive,
+    save_transformers_clip,
+)
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, CLIPTextModelWithProjection
+
+from modeling_vlkd import VLKDForConditionalGeneration
+from modeling_vlkd.conversion import assembling
+from modeling_vlkd.conversion.assembling import convert, staged
+from modeling_vlkd.conversion.errors import ConversionError
+
+
+SOURCES = {
+    "openai-vit.pt": lambda path: save_openai_archive("vit", path),
+    "openai-resnet.pt": lambda path: save_openai_archive("resnet", path),
+    "open-clip": lambda path: save_open_clip_folder("vit", path, mean=[0.5] * 3, std=[0.5] * 3),
+    "clip": lambda path: save_transformers_clip("clip", path),
+    "siglip": lambda path: save_transformers_clip("siglip", path),
+    "chinese_clip": lambda path: save_transformers_clip("chinese_clip", path),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A folder with one source of each kind."""
+    folder = tmp_path_factory.mktemp("sources")
+    for name, save in SOURCES.items():
+        save(folder / name)
+    save_bart(folder / "bart")
+    save_fairseq_bart(folder / "fairseq")
+    return folder
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_becomes_a_proven_checkpoint(name, sources, tmp_path):
+    bart = "fairseq" if name.startswith("openai") else "bart"
+    report = convert(str(sources / name), str(sources / bart), tmp_path / "out")
+    checks = {check.subject: check for check in report.checks}
+    assert all(check.passed for check in report.checks)
+    assert checks["BART's logits"].difference == 0
+    assert {"image embeddings, relative", "pixels after preprocessing"} < set(checks)
+    assert ("text embeddings, relative" in checks) == (name != "chinese_clip")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # no temporary folder is left
+
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    assert type(model) is VLKDForConditionalGeneration
+    parts = {part.name: part for part in report.parts}
+    tower = model.model.vision_tower
+    assert parts["vision tower"].parameters == sum(tensor.numel() for tensor in tower.parameters())
+    size = tower.config.image_size
+    text = processor(text=processor.question_prompts(["the tree?"]), return_tensors="pt")
+    tokens = model.generate(**text, pixel_values=torch.zeros(1, 3, size, size), max_new_tokens=4, do_sample=False)
+    assert len(tokens) == 1
+
+
+def read_all(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_one_other_matrices(sources, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        torch.manual_seed(hash(name))  # the caller's own randomness does not matter, and is left alone
+        state = torch.get_rng_state()
+        convert(str(sources / "clip"), str(sources / "bart"), tmp_path / name, seed=seed)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert read_all(tmp_path / "a") == read_all(tmp_path / "b")
+    weights = {name: load_file(tmp_path / name / "model.safetensors") for name in "ac"}
+    changed = {key for key, tensor in weights["a"].items() if not torch.equal(tensor, weights["c"][key])}
+    assert changed == {f"model.{name}.weight" for name in ("text_projection", "text_to_decoder", "image_to_decoder")}
+
+
+def test_nothing_tells_where_it_was_made(sources, tmp_path):
+    convert(str(sources / "openai-resnet.pt"), str(sources / "fairseq"), tmp_path / "out")
+    for name, content in read_all(tmp_path / "out").items():
+        if name.endswith(".json"):
+            assert str(tmp_path.parent).encode() not in content, name
+            json.loads(content)
+
+
+def test_weights_are_sharded(sources, tmp_path):
+    convert(str(sources / "clip"), str(sources / "bart"), tmp_path / "out", max_shard_size="200KB")
+    shards = list((tmp_path / "out").glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert (tmp_path / "out/model.safetensors.index.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["openai-resnet.pt", "clip"])
+def test_teacher_is_written_on_demand(name, sources, tmp_path):
+    arguments = (str(sources / name), str(sources / "bart"), tmp_path / "out", tmp_path / "teacher")
+    if name == "clip":
+        convert(*arguments)
+        assert len(AutoTokenizer.from_pretrained(tmp_path / "teacher")("abc")["input_ids"]) == 5
+        CLIPTextModelWithProjection.from_pretrained(tmp_path / "teacher")
+    else:  # 60 tokens: no published tokenizer has so few
+        with pytest.raises(ConversionError, match="no tokenizer is known for 60 tokens"):
+            convert(*arguments)
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_conversion_that_is_not_exact_leaves_nothing(sources, tmp_path, monkeypatch):
+    def spoil(vision, text, output, *arguments):
+        assemble(vision, text, output, *arguments)
+        tensors = load_file(output / "model.safetensors")
+        tensors["model.vision_tower.visual_projection.weight"] *= 1.001
+        save_file(tensors, output / "model.safetensors", {"format": "pt"})
+
+    assemble = assembling.assemble
+    monkeypatch.setattr(assembling, "assemble", spoil)
+    with pytest.raises(
+        ConversionError, match=r"not exact: image embeddings, relative differ from transformers by 0\.001"
+    ):
+        convert(str(sources / "clip"), str(sources / "bart"), tmp_path / "out", tmp_path / "teacher")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_may_be_filled(tmp_path):
+    (tmp_path / "out").mkdir()
+    with staged(tmp_path / "out") as content:
+        (content / "file").write_text("x")
+        assert not list((tmp_path / "out").iterdir())
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["file"]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
+
+
+def test_interruption_leaves_nothing(tmp_path):
+    def write_half():
+        with staged(tmp_path / "out") as content:
+            (content / "half").write_text("x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert not list(tmp_path.iterdir())

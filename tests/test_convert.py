@@ -1,0 +1,460 @@
+"""The command `vlkd convert`: what it prints, and one line for everything that can be wrong with its input."""
+
+import errno
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+from tiny_sources import (
+    openai_model,
+    save_bart,
+    save_fairseq_bart,
+    save_open_clip_folder,
+    save_openai_archive,
+    save_transformers_clip,
+)
+from transformers import BartForConditionalGeneration
+
+from modeling_vlkd import VLKDForConditionalGeneration
+from modeling_vlkd.commands.main import main
+from modeling_vlkd.conversion import assembling, sources
+
+
+class Intruder:
+    """Unpickled carelessly, it would write a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("originals")
+    save_openai_archive("vit", folder / "archive.pt")
+    torch.save(openai_model("vit").state_dict(), folder / "zip.pt")
+    torch.save(openai_model("vit").state_dict(), folder / "old.pt", _use_new_zipfile_serialization=False)
+    save_file(openai_model("vit").state_dict(), folder / "clip.safetensors")
+    save_open_clip_folder("vit", folder / "open-clip")
+    save_transformers_clip("clip", folder / "clip")
+    save_bart(folder / "bart")
+    save_fairseq_bart(folder / "fairseq")
+    return folder
+
+
+def cut(name: str, share: float = 0.5) -> Callable[[Path], None]:
+    def change(folder: Path):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: int(len(content) * share)])
+
+    return change
+
+
+def flip(name: str, part: bytes | float) -> Callable[[Path], None]:
+    """Flips a bit at a place, given as a share of the file or by what stands before it."""
+
+    def change(folder: Path):
+        content = bytearray((folder / name).read_bytes())
+        place = int(len(content) * part) if isinstance(part, float) else content.index(part) + len(part)
+        content[place] ^= 0x10
+        (folder / name).write_bytes(content)
+
+    return change
+
+
+def write(name: str, content: bytes | str) -> Callable[[Path], None]:
+    def change(folder: Path):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def remove(*names: str) -> Callable[[Path], None]:
+    def change(folder: Path):
+        for name in names:
+            (folder / name).unlink()
+
+    return change
+
+
+def save(name: str, make: Callable[[Path], object], old: bool = False) -> Callable[[Path], None]:
+    """Pickles an object; `make` gets the path that nothing in it may create."""
+    return lambda folder: torch.save(make(folder / "intruded"), folder / name, _use_new_zipfile_serialization=not old)
+
+
+def state_dict(**changes) -> Callable[[Path], None]:
+    """Changes tensors of OpenAI's state dict: a function of the old one, or None to leave it out."""
+
+    def change(folder: Path):
+        tensors = dict(openai_model("vit").state_dict())
+        for name, new in changes.items():
+            tensor = tensors.pop(key := name.replace("__", "."), None)
+            if new is not None:
+                tensors[key] = new(tensor)
+        torch.save(tensors, folder / "zip.pt")
+
+    return change
+
+
+def keep(test: Callable[[str], bool]) -> Callable[[Path], None]:
+    def change(folder: Path):
+        torch.save({k: t for k, t in openai_model("vit").state_dict().items() if test(k)}, folder / "zip.pt")
+
+    return change
+
+
+def plant_in_archive(folder: Path):
+    """Puts a command to be executed where the archive's module tree stands."""
+    with zipfile.ZipFile(folder / "archive.pt") as source, zipfile.ZipFile(folder / "new.pt", "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("/data.pkl"):
+                content = pickle.dumps(Intruder(folder / "intruded"))
+            target.writestr(name, content)
+    (folder / "new.pt").replace(folder / "archive.pt")
+
+
+def edit_json(name: str, **changes) -> Callable[[Path], None]:
+    def change(folder: Path):
+        content = json.loads((folder / name).read_text())
+        for key, value in changes.items():
+            *path, last = key.split("__")
+            place = content
+            for step in path:
+                place = place[step]
+            place[last] = value
+            if value is None:
+                del place[last]
+        (folder / name).write_text(json.dumps(content))
+
+    return change
+
+
+def edit_dictionary(change_lines: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+    def change(folder: Path):
+        lines = (folder / "fairseq/dict.txt").read_text().splitlines()
+        (folder / "fairseq/dict.txt").write_text("\n".join(change_lines(lines)) + "\n")
+
+    return change
+
+
+def spoil_fairseq(folder: Path):
+    torch.save({"model": Intruder(folder / "intruded")}, folder / "fairseq/model.pt")
+
+
+def numpy_archive(folder: Path):
+    buffer = io.BytesIO()
+    np.savez(buffer, weight=np.zeros(3))
+    (folder / "weights.npz").write_bytes(buffer.getvalue())
+
+
+def shrink_bart(folder: Path):
+    model = BartForConditionalGeneration.from_pretrained(folder / "bart")
+    model.resize_token_embeddings(260)
+    model.save_pretrained(folder / "bart")
+
+
+def nothing(folder: Path):
+    pass
+
+
+CASES = {  # name: (vision, text, change, what the line says)
+    # files that are no checkpoint, or a damaged one
+    "no such file": ("missing.pt", "bart", nothing, "missing.pt is neither a folder nor a Hub id"),
+    "empty file": ("zip.pt", "bart", write("zip.pt", b""), "neither safetensors nor a PyTorch checkpoint"),
+    "text": ("zip.pt", "bart", write("zip.pt", "<html>404</html>"), "neither safetensors nor a PyTorch checkpoint"),
+    "archive cut": ("archive.pt", "bart", cut("archive.pt"), "truncated or damaged"),
+    "archive, bit of a tensor": ("archive.pt", "bart", flip("archive.pt", 0.5), "truncated or damaged .*CRC"),
+    "archive, bit of the tree": (
+        "archive.pt",
+        "bart",
+        flip("archive.pt", b"_rebuild_tensor"),
+        "damaged|which is not data",
+    ),
+    "zip cut": ("zip.pt", "bart", cut("zip.pt"), "truncated or damaged"),
+    "zip, bit of a tensor": ("zip.pt", "bart", flip("zip.pt", 0.5), "truncated or damaged .*checksum"),
+    "old pickle cut": ("old.pt", "bart", cut("old.pt"), "damaged"),
+    "safetensors cut": ("clip.safetensors", "bart", cut("clip.safetensors"), "truncated or damaged"),
+    "safetensors, bit of the header": ("clip.safetensors", "bart", flip("clip.safetensors", b'dtype":"'), "damaged"),
+    "numpy archive": ("weights.npz", "bart", numpy_archive, "not a checkpoint|damaged"),
+    # pickles that ask for something to be executed
+    "zip, forbidden": ("zip.pt", "bart", save("zip.pt", Intruder), "asks for posix.system, which is not data"),
+    "old, forbidden": (
+        "old.pt",
+        "bart",
+        save("old.pt", Intruder, old=True),
+        "asks for posix.system, which is not data",
+    ),
+    "archive, forbidden": ("archive.pt", "bart", plant_in_archive, "asks for posix.system, which is not data"),
+    "hidden deep": (
+        "zip.pt",
+        "bart",
+        save("zip.pt", lambda p: {"state_dict": {"a": [Intruder(p)]}}),
+        "asks for posix.sys",
+    ),
+    "whole module": ("zip.pt", "bart", save("zip.pt", lambda _: torch.nn.Linear(2, 2)), "asks for torch.nn.*Linear"),
+    "fairseq, forbidden": ("clip", "fairseq", spoil_fairseq, "asks for posix.system, which is not data"),
+    # checkpoints of something else
+    "list": ("zip.pt", "bart", save("zip.pt", lambda _: [torch.zeros(2)]), "holds no state dict but list"),
+    "no tensors": ("zip.pt", "bart", save("zip.pt", lambda _: {}), "holds no state dict"),
+    "not a tensor": ("zip.pt", "bart", save("zip.pt", lambda _: {"visual.proj": "big"}), "'visual.proj' holds str"),
+    "text-only CLIP": ("zip.pt", "bart", keep(lambda k: not k.startswith("visual.")), "holds no vision tower"),
+    "vision-only CLIP": ("zip.pt", "bart", keep(lambda k: k.startswith("visual.")), "'text_projection' is missing"),
+    "missing": ("zip.pt", "bart", state_dict(visual__ln_post__bias=None), "missing 'visual.ln_post.bias'"),
+    "unknown": ("zip.pt", "bart", state_dict(visual__new=lambda _: torch.zeros(1)), "unknown 'visual.new'"),
+    "unknown text": ("zip.pt", "bart", state_dict(new=lambda _: torch.zeros(1)), "unknown 'new'"),
+    "misshapen": (
+        *("zip.pt", "bart", state_dict(visual__ln_pre__bias=lambda t: t[:3])),
+        r"'visual.ln_pre.bias' has shape \(3,\), but the architecture wants \(128,\)",
+    ),
+    "two sizes of the joint space": (
+        *("zip.pt", "bart", state_dict(text_projection=lambda t: t[:, :9])),
+        r"'visual.proj' has shape \(128, 20\), but the architecture wants \(128, 9\)",
+    ),
+    "not finite": (
+        "zip.pt",
+        "bart",
+        state_dict(visual__proj=lambda t: t / 0),
+        "'visual.proj' holds values that are not",
+    ),
+    "grid not square": (
+        *("zip.pt", "bart", state_dict(visual__positional_embedding=lambda t: t[:8])),
+        "'visual.positional_embedding' has 8 rows, which is no square and one",
+    ),
+    # folders
+    "empty folder": ("empty", "bart", lambda f: (f / "empty").mkdir(), "holds neither config.json nor open_clip"),
+    "config.json is no JSON": ("clip", "bart", write("clip/config.json", "{oops"), "config.json: no JSON"),
+    "config.json is a list": ("clip", "bart", write("clip/config.json", "[]"), "expected a JSON object, got list"),
+    "no model type": ("clip", "bart", edit_json("clip/config.json", model_type=None), "is a 'None', not a CLIP"),
+    "another model": ("bart", "bart", nothing, "is a 'bart', not a CLIP"),
+    "text tower": (
+        "clip",
+        "bart",
+        edit_json("clip/config.json", model_type="clip_text_model"),
+        "text tower of a CLIP",
+    ),
+    "NaFlex": ("clip", "bart", edit_json("clip/config.json", model_type="siglip2"), "NaFlex"),
+    "bad configuration": (
+        "clip",
+        "bart",
+        edit_json("clip/config.json", vision_config__hidden_size="x"),
+        "cannot be load",
+    ),
+    "folder without weights": ("clip", "bart", remove("clip/model.safetensors"), "cannot be loaded: .*no file named"),
+    "folder, weights cut": ("clip", "bart", cut("clip/model.safetensors"), "cannot be loaded"),
+    "folder, another size": (
+        *("clip", "bart", edit_json("clip/config.json", vision_config__hidden_size=64)),
+        "has shape .* but config.json wants",
+    ),
+    "no preprocessing": (
+        "clip",
+        "bart",
+        remove("clip/preprocessor_config.json"),
+        "no usable preprocessor_config.json",
+    ),
+    "open_clip without weights": (
+        "open-clip",
+        "bart",
+        remove("open-clip/open_clip_model.safetensors"),
+        "has no weights",
+    ),
+    "open_clip without a model": (
+        "open-clip",
+        "bart",
+        write("open-clip/open_clip_config.json", "{}"),
+        "no 'model_cfg'",
+    ),
+    "open_clip, half a model": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", model_cfg__embed_dim=None)),
+        "model configuration lacks embed_dim",
+    ),
+    "open_clip, another size": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", model_cfg__embed_dim=99)),
+        r"'visual.proj' has shape \(128, 20\)",
+    ),
+    "timm": (
+        *(
+            "open-clip",
+            "bart",
+            edit_json("open-clip/open_clip_config.json", model_cfg__vision_cfg__timm_model_name="x"),
+        ),
+        "timm_model_name='x' are not supported",
+    ),
+    "longest side": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", preprocess_cfg__resize_mode="longest")),
+        "resize_mode='longest'",
+    ),
+    "no open_clip model": ("ViT-Z:tag", "bart", nothing, "open_clip knows no model '.*ViT-Z'"),
+    "no tag": ("=ViT-B-32:mine", "bart", nothing, "'mine' is neither a file nor a tag of ViT-B-32; its tags: openai"),
+    "Hub out of reach": ("=some/clip", "bart", nothing, "some/clip is no folder, and fetching it from the Hub failed"),
+    # BARTs
+    "not a BART": ("clip", "clip", nothing, "is a 'clip', not a BART"),
+    "mBART": ("clip", "bart", edit_json("bart/config.json", model_type="mbart"), "is a 'mbart', not a BART"),
+    "BART without weights": ("clip", "bart", remove("bart/model.safetensors"), "cannot be loaded"),
+    "BART cut": ("clip", "bart", cut("bart/model.safetensors"), "cannot be loaded"),
+    "BART without tokenizer": (
+        *("clip", "bart", remove("bart/tokenizer.json", "bart/tokenizer_config.json")),
+        "has no tokenizer; expected one of tokenizer.json",
+    ),
+    "tokenizer of another model": (
+        *("clip", "bart", shrink_bart),
+        "its tokenizer has 268 tokens, but the model embeds 260",
+    ),
+    "no BART": ("clip", "empty", lambda f: (f / "empty").mkdir(), "holds neither config.json nor fairseq's model.pt"),
+    "no dict.txt": ("clip", "fairseq", remove("fairseq/dict.txt"), "dict.txt is missing"),
+    "another dict.txt": (
+        *("clip", "fairseq", edit_dictionary(lambda lines: [*lines, "madeupword0001 0"])),
+        "dict.txt: gives 269 tokens, but model.pt embeds 268",
+    ),
+    "dict.txt without counts": (
+        "clip",
+        "fairseq",
+        edit_dictionary(lambda ls: [*ls[:3], "the", *ls[4:]]),
+        "dict.txt, line 4",
+    ),
+    "dict.txt with words": ("clip", "fairseq", edit_dictionary(lambda ls: ["the 5", *ls[1:]]), "'the' is no number"),
+    "dict.txt twice the same": (
+        "clip",
+        "fairseq",
+        edit_dictionary(lambda ls: ls[:1] + ls[:-1]),
+        "names an entry twice",
+    ),
+    "dict.txt beyond": ("clip", "fairseq", edit_dictionary(lambda ls: ["9999 1", *ls[1:]]), "9999 is beyond the 262"),
+    "no merges": ("clip", "fairseq", remove("fairseq/vocab.bpe"), "lacks vocab.bpe"),
+    "merges of three": (
+        "clip",
+        "fairseq",
+        write("fairseq/vocab.bpe", "a b c\n"),
+        "vocab.bpe, line 1: expected a pair",
+    ),
+    "fairseq cut": ("clip", "fairseq", cut("fairseq/model.pt"), "truncated or damaged"),
+    "not fairseq's": (
+        "clip",
+        "fairseq",
+        save("fairseq/model.pt", lambda _: {"a": torch.zeros(2)}),
+        "model.pt is no BART",
+    ),
+}
+
+
+@pytest.fixture
+def workplace(originals, tmp_path) -> Path:
+    """A copy of all sources that a test may damage, and an empty folder to write into."""
+    shutil.copytree(originals, tmp_path / "in")
+    (tmp_path / "to").mkdir()
+    return tmp_path
+
+
+def run(workplace: Path, capsys, vision="clip", text="bart", *more: str, output="to/out") -> tuple[int, str]:
+    """Runs the command; returns its exit code and what it printed on standard error."""
+    paths = [name[1:] if name.startswith("=") else str(workplace / "in" / name) for name in (vision, text)]
+    try:
+        code = main(["convert", "--vision", paths[0], "--text", paths[1], "--output", str(workplace / output), *more])
+    except SystemExit as stop:
+        code = stop.code
+    return code, capsys.readouterr().err
+
+
+def assert_one_line(code: int, printed: str, workplace: Path):
+    assert code == 2
+    assert printed.startswith("vlkd convert: error: "), printed
+    assert printed.count("\n") == 1, printed
+    assert not list((workplace / "to").iterdir()), "something was left behind"
+    assert not (workplace / "in/intruded").exists(), "something was executed"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_sources_get_one_line(name, workplace, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise LocalEntryNotFoundError("An error happened while trying to locate the files on the Hub.\nMore lines.")
+
+    monkeypatch.setattr(sources, "snapshot_download", unreachable)
+    vision, text, change, message = CASES[name]
+    change(workplace / "in")
+    code, printed = run(workplace, capsys, vision, text)
+    assert_one_line(code, printed, workplace)
+    assert re.search(message, printed), printed
+
+
+def test_output_that_exists_is_not_touched(workplace, capsys):
+    (workplace / "in/full").mkdir()
+    (workplace / "in/full/mine").write_text("x")
+    for output in ("in/full", "in/full/mine"):
+        code, printed = run(workplace, capsys, output=output)
+        assert_one_line(code, printed, workplace)
+        assert "exists already" in printed
+    assert (workplace / "in/full/mine").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--teacher", "{to}/out"], "cannot hold both the checkpoint and the teacher"),
+        (["--teacher", "{in}/clip"], "exists already"),
+        (["--teacher", "{to}/no/teacher"], "There is no folder"),
+        (["--max-shard-size", "much"], "expected a size such as 500MB, got 'much'"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--vison", "x"], "did you mean --vision?"),
+    ],
+)
+def test_bad_arguments_get_one_line(more, message, workplace, capsys):
+    more = [word.format(to=workplace / "to", **{"in": workplace / "in"}) for word in more]
+    code, printed = run(workplace, capsys, "clip", "bart", *more)
+    assert_one_line(code, printed, workplace)
+    assert message in printed
+
+
+def test_no_folder_to_write_into(workplace, capsys):
+    code, printed = run(workplace, capsys, output="to/no/out")
+    assert_one_line(code, printed, workplace)
+    assert "There is no folder" in printed
+
+
+def test_no_permission(workplace, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(assembling, "TemporaryDirectory", refuse)
+    code, printed = run(workplace, capsys)
+    assert_one_line(code, printed, workplace)
+    assert "failed: Permission denied" in printed
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_full_disk_or_an_interruption_in_the_middle_of_writing(error, workplace, capsys, monkeypatch):
+    def write_half(self, folder, **_):
+        Path(folder).mkdir(exist_ok=True)
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(VLKDForConditionalGeneration, "save_pretrained", write_half)
+    code, printed = run(workplace, capsys, "clip", "bart", "--teacher", str(workplace / "to/teacher"))
+    assert_one_line(code, printed, workplace)
+    assert ("No space left on device" if isinstance(error, OSError) else "interrupted") in printed
+
+
+def test_report_names_every_part_and_the_proof(workplace, capsys):
+    paths = {"--vision": "in/clip", "--text": "in/fairseq", "--output": "to/out", "--teacher": "to/teacher"}
+    arguments = [word for flag, path in paths.items() for word in (flag, str(workplace / path))]
+    assert main(["convert", *arguments, "--seed", "7"]) == 0
+    printed = capsys.readouterr()
+    assert not printed.err
+    for name in ("vision tower", "text teacher", "language model", "W_e", "W'_e", "W_i", "new, seed 7"):
+        assert name in printed.out
+    for name in ("image embeddings, relative", "text embeddings, relative", "pixels after", "BART's logits", "1e-05"):
+        assert name in printed.out
+    assert load_file(workplace / "to/teacher/model.safetensors")
