@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if name not in SUBCOMMANDS:
             return complain("vlkd", f"there is no command {name!r}; choose one of {', '.join(SUBCOMMANDS)}")
+        import_module("modeling_vlkd.registration")
         return import_module(f"modeling_vlkd.commands.{name}").main(argv[1:]) or 0
     except KeyboardInterrupt:
         return complain(f"vlkd {name}", "interrupted")

@@ -1,13 +1,12 @@
 """VLKD: give any CLIP a voice (arXiv:2203.06386).
 
-Importing the package makes transformers' Auto classes and pipelines know the model. The classes themselves, and torch
-with them, are loaded when they are first used.
+Importing the package makes transformers' Auto classes and pipelines know the model.
 """
 
+import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from .registration import register
 
 
 __version__ = "0.1.0"
@@ -43,4 +42,6 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
-register()
+# Importing torch takes seconds, which `vlkd --help` should not cost: there, the command that runs does this.
+if Path(sys.argv[0]).stem != "vlkd":
+    import_module(".registration", __name__)

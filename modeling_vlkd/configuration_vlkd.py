@@ -102,6 +102,7 @@ class VLKDConfig(PreTrainedConfig):
         ):
             self.vision_config = CLIPResNetVisionConfig(**self.vision_config)
         super().__post_init__(**kwargs)
+        self.pad_token_id = self.text_config.pad_token_id  # Seq2SeqTrainer looks for it here
         tower_dim = getattr(self.vision_config, "projection_dim", None) or self.vision_config.hidden_size
         if self.projection_dim is None:
             self.projection_dim = tower_dim
