@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-from conftest import TEXTS
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.generation_vlkd import generate_answers, generate_captions
 
 
 GREEDY = {"num_beams": 1, "max_new_tokens": 10}
@@ -161,57 +159,3 @@ def test_compiled_equals_eager(make_model, inputs, tower: str):
     expected = generate(model, inputs, **GREEDY)
     model.forward = torch.compile(model.forward, fullgraph=True)
     assert torch.equal(generate(model, inputs, **MODES["static cache"]), expected)
-
-
-class TestAnswersAndCaptions:
-    """`generate_answers` and `generate_captions`, which group prompts by the length of what is forced."""
-
-    questions = [text.split(" Answer")[0] for text in TEXTS]
-
-    @pytest.fixture
-    def rows(self, model, pixel_values):
-        with torch.no_grad():
-            return model.get_image_rows(pixel_values)
-
-    def test_answers_come_in_the_order_asked(self, model, processor, rows):
-        together = generate_answers(model, processor, self.questions, rows, max_new_tokens=8)
-        for place, question in enumerate(self.questions):
-            alone = generate_answers(model, processor, [question], rows, [place], max_new_tokens=8)[0][0]
-            assert together[place][0]["answer"] == alone["answer"]
-            assert together[place][0]["score"] == pytest.approx(alone["score"], rel=1e-3)
-
-    def test_one_image_serves_many_questions(self, model, processor, rows):
-        answers = generate_answers(model, processor, self.questions * 2, rows, [0, 1, 2, 2, 1, 0], max_new_tokens=8)
-        assert answers[1][0]["answer"] == answers[4][0]["answer"]
-        assert answers[0] != answers[3]
-
-    def test_score_is_the_probability_of_the_answer(self, model, processor, rows, tokenizer):
-        found = generate_answers(model, processor, self.questions[:1], rows[:1], max_new_tokens=6, num_beams=1)[0][0]
-        prompt = tokenizer(processor.question_prompts(self.questions[:1]), return_tensors="pt")
-        prefix = [2, 0, *tokenizer(self.questions[0] + " Answer:", add_special_tokens=False).input_ids]
-        decoder_input_ids = torch.tensor([prefix])
-        settings = {"decoder_input_ids": decoder_input_ids, "max_new_tokens": 6, "num_beams": 1}
-        with torch.no_grad():
-            written = model.generate(**prompt, image_embeds=rows[:1], **settings)
-            logits = model(**prompt, image_embeds=rows[:1], decoder_input_ids=written[:, :-1]).logits
-        probabilities = logits.softmax(-1).gather(-1, written[:, 1:, None])[0, len(prefix) - 1 :, 0]
-        if written[0, -1] == 2 and len(probabilities) == 6:
-            probabilities = probabilities[:-1]  # BART forces the end at the length limit
-        assert found["score"] == pytest.approx(probabilities.prod().item(), rel=1e-3)
-
-    def test_top_k_is_ordered(self, model, processor, rows):
-        for answers in generate_answers(model, processor, self.questions, rows, top_k=3, max_new_tokens=8):
-            assert len(answers) == 3
-            assert all(0 <= answer["score"] <= 1 for answer in answers)
-
-    def test_captions(self, model, processor, rows):
-        captions = generate_captions(model, processor, rows, max_new_tokens=8)
-        assert [list(caption[0]) for caption in captions] == [["caption", "score"]] * 3
-        alone = generate_captions(model, processor, rows[1:2], max_new_tokens=8)[0][0]
-        assert captions[1][0]["caption"] == alone["caption"]
-
-    def test_wrong_numbers_are_refused(self, model, processor, rows):
-        with pytest.raises(ValueError, match="Expected one image per question, got 2 images and 3 questions"):
-            generate_answers(model, processor, self.questions, rows[:2])
-        with pytest.raises(ValueError, match="Question 1 is ' '; ask something"):
-            generate_answers(model, processor, ["what?", " "], rows[:2])

@@ -1,0 +1,239 @@
+"""Weights from disk and back: saving, loading, assembling from a CLIP and a BART, offloading, resizing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import DIM, VISION_CONFIGS, WIDTH
+from random_weights import randomise
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForVisualQuestionAnswering,
+    BartForConditionalGeneration,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipConfig,
+    SiglipModel,
+)
+
+from modeling_vlkd import (
+    CLIPResNetVisionConfig,
+    CLIPResNetVisionModelWithProjection,
+    VLKDForConditionalGeneration,
+    VLKDForSequenceClassification,
+    VLKDModel,
+)
+
+
+CLASSES = [VLKDModel, VLKDForConditionalGeneration, VLKDForSequenceClassification]
+
+
+def first_output(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    with torch.no_grad():
+        return model(**inputs)[0]
+
+
+@pytest.mark.parametrize("tower", VISION_CONFIGS)
+@pytest.mark.parametrize("model_class", CLASSES)
+def test_saved_and_loaded_model_is_the_same(make_model, inputs, tmp_path, model_class, tower: str):
+    model = make_model(tower, model_class)
+    model.save_pretrained(tmp_path)
+    loaded, info = model_class.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    assert not loaded.training
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    assert torch.equal(first_output(loaded, inputs), first_output(model, inputs))
+
+
+def test_tied_weights_are_saved_once_and_stay_tied(make_model, tmp_path):
+    make_model().save_pretrained(tmp_path)
+    model = VLKDForConditionalGeneration.from_pretrained(tmp_path)
+    size = model.lm_head.weight.shape
+    saved = [name for name, tensor in load_file(tmp_path / "model.safetensors").items() if tensor.shape == size]
+    assert saved == ["model.language_model.shared.weight"]
+    language_model = model.model.language_model
+    assert model.lm_head.weight is language_model.shared.weight
+    assert language_model.encoder.embed_tokens.weight is language_model.shared.weight
+    assert language_model.decoder.embed_tokens.weight is language_model.shared.weight
+
+
+def test_heads_are_exchanged_over_the_same_body(make_model, inputs, tmp_path):
+    """From a captioner's folder: the bare model, and a classifier whose head alone is new; and back from the body."""
+    captioner = make_model("resnet", num_labels=5)
+    captioner.save_pretrained(tmp_path / "captioner")
+    body = VLKDModel.from_pretrained(tmp_path / "captioner")
+    assert torch.equal(first_output(body, inputs), first_output(captioner.model, inputs))
+    classifier, info = VLKDForSequenceClassification.from_pretrained(tmp_path / "captioner", output_loading_info=True)
+    assert {name.split(".")[0] for name in info["missing_keys"]} == {"classification_head"}
+    assert torch.equal(first_output(classifier.model, inputs), first_output(captioner.model, inputs))
+    assert first_output(classifier, inputs).shape == (3, 5)
+    body.save_pretrained(tmp_path / "body")
+    again = VLKDForConditionalGeneration.from_pretrained(tmp_path / "body")
+    with torch.no_grad():
+        again.final_logits_bias.copy_(captioner.final_logits_bias)
+    assert torch.equal(first_output(again, inputs), first_output(captioner, inputs))
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "model_class"),
+    [
+        (AutoModel, VLKDModel),
+        (AutoModelForImageTextToText, VLKDForConditionalGeneration),
+        (AutoModelForVisualQuestionAnswering, VLKDForConditionalGeneration),
+        (AutoModelForSeq2SeqLM, VLKDForConditionalGeneration),
+        (AutoModelForSequenceClassification, VLKDForSequenceClassification),
+    ],
+)
+def test_auto_classes_find_ours(tiny_checkpoint: Path, auto_class, model_class):
+    assert type(auto_class.from_pretrained(tiny_checkpoint)) is model_class
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_writes_text(tiny_checkpoint: Path, inputs, dtype: torch.dtype):
+    model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint, dtype=dtype)
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    half = {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+    assert model.generate(**half, max_new_tokens=5, num_beams=2).shape[0] == 3
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys:UserWarning")  # accelerate means lone tensors
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.9])
+@torch.no_grad()
+def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, share: float):
+    """With `device_map`, accelerate brings each part in when it is used; `generate()` uses some without `forward`."""
+    model.save_pretrained(tmp_path / "checkpoint")
+    memory = {"cpu": int(share * sum(parameter.nbytes for parameter in model.parameters()))}
+    offloaded = VLKDForConditionalGeneration.from_pretrained(
+        tmp_path / "checkpoint", device_map="auto", max_memory=memory, offload_folder=tmp_path / "offload"
+    )
+    assert "disk" in offloaded.hf_device_map.values()
+    assert torch.equal(first_output(offloaded, inputs), first_output(model, inputs))
+    settings = {"max_new_tokens": 8, "num_beams": 2}
+    assert torch.equal(offloaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
+    rows = offloaded.get_image_rows(inputs["pixel_values"])
+    assert torch.equal(rows, model.get_image_rows(inputs["pixel_values"]))
+
+
+@pytest.mark.parametrize("size", [10, -20], ids=["more", "fewer"])
+@torch.no_grad()
+def test_vocabulary_may_be_resized(make_model, inputs, tmp_path, size: int):
+    model = make_model()
+    bias = model.final_logits_bias
+    before = model.config.text_config.vocab_size
+    safe = {**inputs, "input_ids": inputs["input_ids"].clamp(max=before - 21)}
+    expected = first_output(model, safe)
+    model.resize_token_embeddings(before + size, mean_resizing=False)
+    assert model.config.text_config.vocab_size == before + size
+    assert model.lm_head.weight is model.model.language_model.shared.weight
+    kept = min(before, before + size)
+    assert torch.equal(model.final_logits_bias[:, :kept], bias[:, :kept])
+    logits = first_output(model, safe)
+    assert logits.shape[-1] == before + size
+    torch.testing.assert_close(logits[..., :kept], expected[..., :kept])
+    assert model(**safe, labels=safe["input_ids"]).loss.isfinite()
+    model.save_pretrained(tmp_path)
+    loaded = VLKDForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(first_output(loaded, safe), logits)
+
+
+def test_loaded_clip_is_frozen(tiny_checkpoint: Path):
+    """`from_pretrained` puts new parameters in after `__init__` has run."""
+    for model_class in CLASSES:
+        model = model_class.from_pretrained(tiny_checkpoint)
+        tower = model.base_model.vision_tower
+        assert not any(parameter.requires_grad for parameter in tower.parameters())
+        assert model.base_model.text_projection.weight.requires_grad
+        model.train()
+        assert not any(module.training for module in tower.modules())
+    free = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint, freeze_vision_tower=False)
+    assert all(parameter.requires_grad for parameter in free.parameters())
+    assert free.train().model.vision_tower.training
+
+
+def save_vision_source(kind: str, folder: Path) -> nn.Module:
+    """Saves one kind of checkpoint that holds a vision tower, and returns the model."""
+    if kind == "siglip":
+        text = {"vocab_size": 50, "hidden_size": DIM, "intermediate_size": 24, "num_hidden_layers": 1}
+        text |= {"num_attention_heads": 2, "max_position_embeddings": 12}
+        source = SiglipModel(SiglipConfig(vision_config=VISION_CONFIGS["siglip"], text_config=text))
+    elif kind == "resnet":
+        source = CLIPResNetVisionModelWithProjection(CLIPResNetVisionConfig(**VISION_CONFIGS["resnet"]))
+    else:
+        source = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION_CONFIGS["vit"]))
+    randomise(source).save_pretrained(folder)
+    return source
+
+
+@torch.no_grad()
+def test_clip_and_bart_are_assembled_unchanged(clip_folder: Path, bart_folder: Path, inputs):
+    model = VLKDForConditionalGeneration.from_vision_text_pretrained(
+        clip_folder, bart_folder, bridge_text_only=False, text_pooling="mean"
+    )
+    assert not model.training
+    assert model.config.text_pooling == "mean"
+    pixels = inputs.pop("pixel_values")
+    expected = CLIPModel.from_pretrained(clip_folder).get_image_features(pixel_values=pixels).pooler_output
+    assert torch.equal(model.get_image_features(pixel_values=pixels).pooler_output, expected)
+    bart = BartForConditionalGeneration.from_pretrained(bart_folder)
+    assert torch.equal(first_output(model, inputs), first_output(bart, inputs))
+    assert not any(parameter.requires_grad for parameter in model.model.vision_tower.parameters())
+    w_e = model.model.text_projection.weight
+    assert w_e.shape == (DIM, WIDTH)
+    torch.testing.assert_close(w_e @ w_e.T, torch.eye(DIM), atol=1e-5, rtol=0)
+    for back in (model.model.text_to_decoder.weight, model.model.image_to_decoder.weight):
+        torch.testing.assert_close(back, torch.linalg.pinv(w_e), atol=1e-5, rtol=0)
+    assert model.lm_head.weight is model.model.language_model.shared.weight
+    defaults = model.generation_config
+    assert (defaults.forced_bos_token_id, defaults.decoder_start_token_id, defaults.num_beams) == (0, 2, 4)
+    assert (defaults.no_repeat_ngram_size, defaults.min_length) in ((None, None), (0, 0))
+
+
+@pytest.mark.parametrize("kind", ["siglip", "resnet", "vit"])
+def test_other_vision_checkpoints_are_assembled(kind: str, bart_folder: Path, pixel_values, tmp_path):
+    source = save_vision_source(kind, tmp_path).eval()
+    model = VLKDModel.from_vision_text_pretrained(tmp_path, bart_folder)
+    with torch.no_grad():
+        if kind == "siglip":
+            expected = source.get_image_features(pixel_values=pixel_values).pooler_output
+        else:
+            expected = source(pixel_values=pixel_values).image_embeds
+        assert torch.equal(model.get_image_features(pixel_values=pixel_values).pooler_output, expected)
+
+
+@pytest.mark.parametrize("model_class", CLASSES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_assembled_model_has_one_dtype_and_is_saved(
+    clip_folder: Path, bart_folder: Path, inputs, tmp_path, model_class, dtype: torch.dtype
+):
+    model = model_class.from_vision_text_pretrained(clip_folder, bart_folder, dtype=dtype)
+    assert {tensor.dtype for tensor in model.parameters()} == {dtype}
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
+    model.save_pretrained(tmp_path)
+    loaded, info = model_class.from_pretrained(tmp_path, dtype=dtype, output_loading_info=True)
+    assert not any(info.values())
+    half = {**inputs, "pixel_values": inputs["pixel_values"].to(dtype)}
+    assert torch.equal(first_output(loaded, half), first_output(model, half))
+
+
+def test_wrong_sources_are_refused(clip_folder: Path, bart_folder: Path, tiny_checkpoint: Path, tmp_path):
+    assemble = VLKDForConditionalGeneration.from_vision_text_pretrained
+    with pytest.raises(ValueError, match="towers of type 'bart' are not supported; choose one of clip_"):
+        assemble(bart_folder, bart_folder)
+    with pytest.raises(ValueError, match="holds a model of type 'clip'; give a BART"):
+        assemble(clip_folder, clip_folder)
+    with pytest.raises(OSError, match="nowhere"):
+        assemble(clip_folder, tmp_path / "nowhere")
+    tensors = load_file(clip_folder / "model.safetensors")
+    del tensors["visual_projection.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "config.json").write_text((clip_folder / "config.json").read_text())
+    with pytest.raises(ValueError, match=r"lacks 1 of the model's tensors, such as visual_projection\.weight"):
+        assemble(tmp_path, bart_folder)
