@@ -4,7 +4,6 @@ import json
 import platform
 import time
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from rich.console import Console
 from modeling_vlkd import __version__
 
 from .clip_teacher import embed_images
-from .distilling import Teachers, assemble, distil
+from .distilling import WEIGHTS, Teachers, assemble, distil
 from .from_scratch import make_teachers
 from .report import score_table, write_page, write_picture
 from .scoring import Predictions, score_baselines, score_model, score_reading
@@ -66,7 +65,7 @@ def run_demo(
         report: the page to write; `report.html` in `output` by default.
     """
     started = time.perf_counter()
-    folder = Path(str(files("modeling_vlkd.miniature") / "weights"))
+    folder = WEIGHTS
     if from_scratch:
         folder = output / "teachers"
         make_teachers(folder, seed)

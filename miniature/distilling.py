@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from .corpus import write_replay_corpus
 from .world import Split
 
 
+WEIGHTS = Path(str(files("modeling_vlkd.miniature") / "weights"))  # CLIP and BART, as `--from-scratch` makes them
 CAPTION_MASKS, QUESTION_MASKS = 4, 2
 STEPS, BATCH_SIZE = 300, 64
 REPLAY_LINES = 20_000

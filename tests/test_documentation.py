@@ -3,21 +3,19 @@
 import json
 import re
 import shlex
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from modeling_vlkd.commands.main import main
-from modeling_vlkd.miniature.distilling import Teachers, assemble
+from modeling_vlkd.miniature.distilling import WEIGHTS, Teachers, assemble
 from modeling_vlkd.miniature.report import markdown_table
 from modeling_vlkd.miniature.world import load_train_and_validation
 
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WEIGHTS = Path(str(files("modeling_vlkd.miniature") / "weights"))
 # There is no Hub in a test: the miniature's teachers stand for the published ones.
 STAND_INS = {
     "openai/clip-vit-base-patch16": str(WEIGHTS / "clip"),

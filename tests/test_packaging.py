@@ -1,0 +1,77 @@
+"""The wheel and the source distribution hold all that is needed, and work where there is no checkout."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "modeling_vlkd": "modeling_vlkd",
+    "trainers": "modeling_vlkd/trainers",
+    "conversion": "modeling_vlkd/conversion",
+    "miniature": "modeling_vlkd/miniature",
+    "commands": "modeling_vlkd/commands",
+}
+
+
+def installed_files() -> set[str]:
+    """Everything in the rooms, under the name that it installs as: code, and the miniature's weights."""
+    files = set()
+    for room, target in ROOMS.items():
+        for path in (ROOT / room).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                files.add(f"{target}/{path.relative_to(ROOT / room).as_posix()}")
+    return files
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory) -> Path:
+    """A folder with a wheel built from the source distribution, as `python -m build` makes both."""
+    source = tmp_path_factory.mktemp("source") / "checkout"
+    ignored = shutil.ignore_patterns(
+        ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "vlkd-demo", ".*cache"
+    )
+    shutil.copytree(ROOT, source, ignore=ignored)
+    dist = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(source)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return dist
+
+
+def test_wheel_holds_every_file_under_one_name(dist: Path):
+    [wheel] = dist.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == installed_files()
+
+
+def test_source_distribution_holds_code_and_licence(dist: Path):
+    [archive] = dist.glob("*.tar.gz")
+    names = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    assert {"LICENSE", "README.md", "setup.cfg", "pyproject.toml", "trainers/objectives.py"} <= names
+
+
+def test_wheel_works_outside_the_checkout(dist: Path, tmp_path: Path):
+    [wheel] = dist.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = """
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+from pathlib import Path
+from modeling_vlkd import VLKDForConditionalGeneration
+import modeling_vlkd.commands.main, modeling_vlkd.conversion, modeling_vlkd.trainers
+from modeling_vlkd.miniature.distilling import WEIGHTS
+assert Path(modeling_vlkd.__file__).is_relative_to(sys.argv[1]), modeling_vlkd.__file__
+model = VLKDForConditionalGeneration.from_vision_text_pretrained(WEIGHTS / "clip", WEIGHTS / "bart")
+print(type(model).__name__)
+"""
+    site = str(tmp_path / "site")
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {site!r})\n{code}", site]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout.strip() == "VLKDForConditionalGeneration", result.stderr
