@@ -39,7 +39,7 @@ def tiny_model(processor: VLKDProcessor, seed: int = 0, dropout: float = 0.0) ->
     text |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "dropout": dropout, "init_std": 0.1}
     text |= {"attention_dropout": dropout, "activation_dropout": dropout}
     model = VLKDForConditionalGeneration(VLKDConfig(vision_config=vision, text_config=text))
-    model.generation_config.max_new_tokens = 16
+    model.generation_config.max_new_tokens = 40
     return model
 
 

@@ -31,9 +31,11 @@ class QuestionSet:
 
     def part(self, first: int, step: int) -> "QuestionSet":
         """Every `step`-th question from the `first`; the share of one process."""
-        index = range(len(self.questions)) if self.image_index is None else self.image_index
-        chosen = slice(first, None, step)
-        return QuestionSet(self.questions[chosen], self.answers[chosen], self.image_embeds, list(index)[chosen])
+        chosen, index = slice(first, None, step), self.image_index
+        if index is None and self.image_embeds is not None:
+            index = range(len(self.questions))
+        part_index = None if index is None else list(index)[chosen]
+        return QuestionSet(self.questions[chosen], self.answers[chosen], self.image_embeds, part_index)
 
 
 @torch.no_grad()

@@ -1,0 +1,100 @@
+"""Finetuning from `labels` with transformers' own trainers."""
+
+import pytest
+import torch
+from tiny_training import COLOURS, DIM, SHAPES, tiny_model, tiny_processor
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+
+from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, answer_accuracy
+from modeling_vlkd.trainers.metrics import exact_match
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture(scope="module")
+def examples():
+    """Twelve pictures, two questions about each; only the picture tells the answer."""
+    scenes = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    rows = torch.zeros(12, 1, DIM)
+    for row, (colour, shape) in zip(rows, scenes):
+        row[0, COLOURS.index(colour)] = row[0, len(COLOURS) + SHAPES.index(shape)] = 3.0
+    asked = [("what color is the shape?", 0), ("what shape is it?", 1)]
+    return [
+        {"image_embeds": row, "question": question, "answer": scene[place]}
+        for row, scene in zip(rows, scenes)
+        for question, place in asked
+    ]
+
+
+SETTINGS = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "seed": 0}
+SETTINGS |= {"remove_unused_columns": False, "per_device_train_batch_size": 8, "learning_rate": 1e-2}
+
+
+def test_seq2seq_trainer_learns_answers_and_generates_them(processor, examples, tmp_path):
+    model = tiny_model(processor)
+    before = {name: tensor.clone() for name, tensor in model.model.vision_tower.state_dict().items()}
+
+    def accuracy(prediction):
+        texts = [
+            processor.extract_answers(processor.batch_decode(ids.clip(0), skip_special_tokens=True))
+            for ids in (prediction.predictions, prediction.label_ids)
+        ]
+        return {"accuracy": exact_match(*texts)}
+
+    trainer = Seq2SeqTrainer(
+        model,
+        Seq2SeqTrainingArguments(tmp_path, max_steps=250, predict_with_generate=True, logging_steps=125, **SETTINGS),
+        data_collator=VLKDDataCollator(processor, model),
+        train_dataset=examples,
+        eval_dataset=examples,
+        compute_metrics=accuracy,
+    )
+    assert trainer.evaluate()["eval_accuracy"] < 0.3
+    trainer.train()
+    assert trainer.evaluate()["eval_accuracy"] == 1.0
+    after = model.model.vision_tower.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+    questions = QuestionSet(
+        [example["question"] for example in examples],
+        [example["answer"].upper() for example in examples],
+        torch.stack([example["image_embeds"] for example in examples]),
+    )
+    assert answer_accuracy(model, processor, questions) == 1.0
+    shuffled = QuestionSet(questions.questions, questions.answers, questions.image_embeds.roll(6, dims=0))
+    assert answer_accuracy(model, processor, shuffled) < 0.6
+
+
+def test_plain_trainer_divides_by_the_tokens_of_the_whole_update(processor, examples, tmp_path):
+    after = []
+    for size, accumulate in ((8, 1), (1, 8)):
+        model = tiny_model(processor)
+        settings = SETTINGS | {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate}
+        trainer = Trainer(
+            model,
+            TrainingArguments(tmp_path, max_steps=2, optim="sgd", logging_steps=1, **settings),
+            data_collator=VLKDDataCollator(processor),
+            train_dataset=examples,
+        )
+        trainer.train()
+        after.append((model.state_dict(), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+    assert after[0][1] == pytest.approx(after[1][1], rel=1e-5)
+    for name, tensor in after[0][0].items():
+        torch.testing.assert_close(tensor, after[1][0][name], rtol=1e-4, atol=1e-6)
+
+
+def test_label_smoothing_reads_the_shifted_labels(processor, examples, tmp_path):
+    model = tiny_model(processor)
+    smoothed, plain = (
+        Trainer(
+            model,
+            TrainingArguments(tmp_path, label_smoothing_factor=smoothing, **SETTINGS),
+            data_collator=VLKDDataCollator(processor, model),
+            eval_dataset=examples,
+        ).evaluate()["eval_loss"]
+        for smoothing in (1e-6, 0.0)
+    )
+    assert smoothed == pytest.approx(plain, rel=1e-4)
