@@ -205,8 +205,10 @@ def convert(
         vision_probe = convert_vision(clip, vision_folder, report)
         progress("converting the text teacher")
         convert_teacher(clip, teacher_folder, report)
+        del clip  # and with it the memory that its file is mapped to
         progress("converting the language model")
         language_probe = convert_language(bart, text_folder, report)
+        del bart
         progress("putting them together")
         assemble(vision_folder, text_folder, content, seed, max_shard_size, report)
         progress("proving the checkpoint")

@@ -15,6 +15,7 @@ _MODULES = {
     "VLKDConfig": "configuration_vlkd",
     "CLIPResNetVisionConfig": "configuration_clip_resnet_vlkd",
     "CLIPResNetVisionModelWithProjection": "modeling_clip_resnet_vlkd",
+    "VLKDImageProcessor": "image_processing_vlkd",
     "VLKDModel": "modeling_vlkd",
     "VLKDForConditionalGeneration": "modeling_vlkd",
     "VLKDForSequenceClassification": "modeling_vlkd",
@@ -27,6 +28,7 @@ __all__ = sorted(_MODULES)
 if TYPE_CHECKING:
     from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig as CLIPResNetVisionConfig
     from .configuration_vlkd import VLKDConfig as VLKDConfig
+    from .image_processing_vlkd import VLKDImageProcessor as VLKDImageProcessor
     from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection as CLIPResNetVisionModelWithProjection
     from .modeling_vlkd import VLKDForConditionalGeneration as VLKDForConditionalGeneration
     from .modeling_vlkd import VLKDForSequenceClassification as VLKDForSequenceClassification

@@ -3,6 +3,7 @@
 import transformers
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoModelForVisualQuestionAnswering,
     AutoProcessor,
@@ -11,6 +12,7 @@ from transformers import (
 
 from . import modeling_vlkd
 from .configuration_vlkd import AUTO_MAP, VLKDConfig
+from .image_processing_vlkd import VLKDImageProcessor
 from .pipeline_vlkd import VLKDImageCaptioningPipeline, VLKDVisualQuestionAnsweringPipeline
 from .processing_vlkd import VLKDProcessor
 
@@ -18,6 +20,9 @@ from .processing_vlkd import VLKDProcessor
 def register_auto_classes():
     AutoConfig.register(VLKDConfig.model_type, VLKDConfig, exist_ok=True)
     AutoProcessor.register(VLKDConfig, VLKDProcessor, exist_ok=True)
+    # There is one whatever the backend asked for; under a single name the other one would warn at every loading.
+    backends = dict.fromkeys(("torchvision", "pil"), VLKDImageProcessor)
+    AutoImageProcessor.register(VLKDConfig, image_processor_classes=backends, exist_ok=True)
     for auto_class, reference in AUTO_MAP.items():
         if auto_class.startswith("AutoModel"):
             model_class = getattr(modeling_vlkd, reference.split(".")[1])
