@@ -1,3 +1,5 @@
+import doctest
+
 import numpy as np
 import pytest
 import torch
@@ -124,3 +126,16 @@ def test_text_and_target_are_taken_as_they_are_and_the_decoder_input_is_the_labe
 def test_examples_without_a_target_are_refused(processor):
     with pytest.raises(ValueError, match="'text' and 'target'"):
         VLKDDataCollator(processor)([{"text": "a red box"}])
+
+
+@pytest.mark.parametrize("collator", [VLKDDistillationCollator, VLKDDataCollator])
+def test_the_examples_in_docstrings_are_true(collator, processor):
+    names = {
+        "processor": processor,
+        "rows": torch.ones(1, DIM),
+        "teacher": torch.ones(DIM),
+        collator.__name__: collator,
+    }
+    [example] = doctest.DocTestFinder(recurse=False).find(collator, collator.__name__, globs=names)
+    assert example.examples
+    assert not doctest.DocTestRunner().run(example).failed

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
@@ -297,6 +298,50 @@ def test_replayed_texts_do_not_see_the_pairs_images(trainer_of, processor, repla
     assert arguments["attention_mask"].shape[1] == batch["input_ids"].shape[1] + 1
     has_context = batch["replay_has_context"].long().tolist()
     assert arguments["attention_mask"][:, 0].tolist() == [1] * 4 + has_context
+
+
+def test_loader_workers_change_nothing(trainer_of, processor, replay):
+    losses = []
+    for workers in (0, 2):
+        trainer = trainer_of(
+            tiny_model(processor),
+            replay=replay,
+            max_steps=6,
+            dataloader_num_workers=workers,
+            dataloader_persistent_workers=workers > 0,  # they live through two epochs
+            dataloader_pin_memory=False,
+        )
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert losses[0] == losses[1]
+
+
+def test_data_sets_and_streams_of_datasets_train_alike_and_bring_further_columns(trainer_of, processor):
+    pairs = [
+        {name: torch.as_tensor(value).tolist() if name != "caption" else value for name, value in pair.items()}
+        for pair in tiny_pairs()
+    ]
+    dataset = datasets.Dataset.from_list(pairs).add_column("source", ["somewhere"] * len(pairs))
+    expected = trainer_of(tiny_model(processor), train_sampling_strategy="sequential")
+    mapped = trainer_of(tiny_model(processor), dataset, train_sampling_strategy="sequential")
+    streamed = trainer_of(tiny_model(processor), dataset.to_iterable_dataset())
+    for trainer in (expected, mapped, streamed):
+        trainer.train()
+    assert logged(mapped, "loss") == pytest.approx(logged(expected, "loss"), rel=1e-5)
+    assert logged(streamed, "ttdm")[0] == pytest.approx(logged(expected, "ttdm")[0], rel=1e-4)  # the masks differ
+
+
+def test_a_stream_cannot_be_joined_by_replay(trainer_of, replay):
+    with pytest.raises(ValueError, match="this one streams"):
+        trainer_of(train_dataset=datasets.Dataset.from_list([{"caption": "a"}]).to_iterable_dataset(), replay=replay)
+
+
+def test_terms_are_reported_to_tensorboard(trainer_of, tmp_path, monkeypatch):
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    trainer_of(report_to="tensorboard").train()
+    [events] = (tmp_path / "board").rglob("events.out.*")
+    written = events.read_bytes()
+    assert all(f"train/{name}".encode() in written for name in ("ttdm", "itcl", "icti", "logit_scale"))
 
 
 def test_missing_parts_are_named(trainer_of, replay, processor):

@@ -1,3 +1,4 @@
+import doctest
 import math
 import time
 
@@ -139,3 +140,10 @@ def test_a_tokenizer_without_word_marks_is_refused():
     clip = CLIPTokenizer(vocab=vocabulary, merges=[], mask_token="<mask>")
     with pytest.raises(ValueError, match="byte-level BPE"):
         TextInfilling(clip)
+
+
+def test_the_example_in_the_docstring_is_true(tokenizer):
+    names = {"tokenizer": tokenizer, "np": np, "TextInfilling": TextInfilling}
+    [example] = doctest.DocTestFinder(recurse=False).find(TextInfilling, "TextInfilling", globs=names)
+    assert example.examples
+    assert not doctest.DocTestRunner().run(example).failed

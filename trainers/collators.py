@@ -55,11 +55,14 @@ class VLKDDistillationCollator:
     """Makes a distillation batch: captions clean and corrupted, image rows, the teacher's text embeddings, replay.
 
     ```python
-    >>> collate = VLKDDistillationCollator(processor)
-    >>> batch = collate([{"image_embeds": rows, "caption": "a red circle", "text_teacher_embeds": teacher}])
-    >>> {name: tuple(tensor.shape) for name, tensor in batch.items()}  # doctest: +SKIP
-    {'input_ids': (1, 5), 'attention_mask': (1, 5), 'labels': (1, 5), 'clean_input_ids': (1, 5),
-     'clean_attention_mask': (1, 5), 'image_embeds': (1, 1, 64), 'text_teacher_embeds': (1, 64)}
+    >>> collate = VLKDDistillationCollator(processor, seed=1)
+    >>> batch = collate([{"image_embeds": rows, "caption": "a red circle on grass", "text_teacher_embeds": teacher}])
+    >>> processor.batch_decode(batch["clean_input_ids"])
+    ['<s>a red circle on grass</s>']
+    >>> processor.batch_decode(batch["input_ids"])
+    ['<s>a<mask> circle on grass<mask></s>']
+    >>> batch["image_embeds"].shape, batch["text_teacher_embeds"].shape  # (batch, rows, dim), (batch, dim)
+    (torch.Size([1, 1, 16]), torch.Size([1, 16]))
 
     ```
 

@@ -73,9 +73,10 @@ class TextInfilling:
 
     ```python
     >>> infill = TextInfilling(tokenizer)
-    >>> ids = tokenizer(["a red circle next to a teal box"], return_tensors="np").input_ids
+    >>> ids = tokenizer(["A picture of a red circle beside a teal box."], return_tensors="np").input_ids
     >>> tokenizer.batch_decode(infill(ids, seeds=np.array([1])))
-    ['<s>a red circle<mask> a teal box</s>']
+    ['<s>A picture of a<mask> beside a teal box.</s>']
+
     ```
 
     Args:
