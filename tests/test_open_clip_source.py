@@ -5,7 +5,7 @@ import torch
 from open_clip.model import build_model_from_openai_state_dict
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from random_weights import random_pictures, relative_difference
+from random_weights import random_pictures, randomise, relative_difference
 from safetensors.torch import save_file
 from tiny_sources import (
     MODEL_CFGS,
@@ -16,7 +16,9 @@ from tiny_sources import (
     save_openai_archive,
 )
 from torch import Tensor
+from transformers import BartConfig
 
+from modeling_vlkd import VLKDConfig, VLKDModel
 from modeling_vlkd.conversion.clip_tokenizers import build_clip_tokenizer
 from modeling_vlkd.conversion.errors import StateDictError, UnsupportedError
 from modeling_vlkd.conversion.open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
@@ -126,6 +128,43 @@ def test_shapes_decide_openais_architectures(name):
     found = openai_model_cfg(tensors)
     assert vision_config(found).to_dict() == vision_config({**cfg, "quick_gelu": True}).to_dict()
     assert text_config(found).to_dict() == text_config({**cfg, "quick_gelu": True}).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "millions"),  # of the vision tower with its projection and W_i; published for the two ViTs
+    [("ViT-B-16", 512, 86.72), ("ViT-L-14", 768, 304.75), ("RN50x16", 768, None), ("RN50x64", 1024, None)],
+)
+def test_parameter_counts_of_the_papers_clips(name, dim, millions):
+    cfg = open_clip.get_model_config(name)
+    with torch.device("meta"):
+        reference = open_clip.model.CLIP(**cfg)
+        model = VLKDModel(VLKDConfig(vision_config=vision_config(cfg), text_config=BartConfig()))
+    tower = model.vision_tower.num_parameters()
+    assert tower == sum(parameter.numel() for parameter in reference.visual.parameters())
+    assert model.num_parameters() - tower - 1 == 406_291_456 + 3 * 1024 * dim  # 1: the temperature
+    if millions is not None:
+        assert round((tower + 1024 * dim) / 1e6, 2) == millions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "RN50x16", "RN50x64"])
+def test_the_papers_clips_at_full_size(name, tmp_path):
+    """The four of the paper with every tensor random, from a checkpoint as OpenAI's and against open_clip."""
+    reference = randomise(open_clip.model.CLIP(**{**open_clip.get_model_config(name), "quick_gelu": True}))
+    state = {key: t.half() if t.is_floating_point() else t for key, t in reference.state_dict().items()}
+    torch.save(state, tmp_path / "clip.pt")
+    reference.load_state_dict(state)  # rounded to half precision, too
+    del state
+    source = open_vision(str(tmp_path / "clip.pt"))
+    pixels = random_pictures(2, source.preprocess.size)
+    ids = open_clip.tokenize(["a photo of a cat", "the bicycle at the far end of the street"])
+    with torch.no_grad():
+        images, texts = reference.encode_image(pixels), reference.encode_text(ids)
+        del reference
+        assert relative_difference(source.vision_tower()(pixels).image_embeds, images) < 1e-5
+        assert relative_difference(source.text_teacher()(ids).text_embeds, texts) < 1e-5
+    assert relative_difference(images[0], images[1]) > 0.01
+    assert relative_difference(texts[0], texts[1]) > 0.01
 
 
 def make_picture(width: int, height: int) -> Image.Image:
