@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from open_clip.tokenizer import bytes_to_unicode
 from torch import Tensor
-from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer, PreTrainedTokenizerBase
+from transformers import AddedToken, BartConfig, BartForConditionalGeneration, BartTokenizer, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
 from .bart_source import BartSource
@@ -96,7 +96,11 @@ class FairseqBartSource(BartSource):
                 )
             vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
         vocabulary["<mask>"] = len(vocabulary)
-        return BartTokenizer(vocab=vocabulary, merges=merges, model_max_length=count_positions(self.tensors))
+        mask = AddedToken(
+            "<mask>", lstrip=True, special=True
+        )  # takes the space before it, as a word's first piece does
+        length = count_positions(self.tensors)
+        return BartTokenizer(vocab=vocabulary, merges=merges, mask_token=mask, model_max_length=length)
 
 
 def read_fairseq_dictionary(path: Path) -> list[str]:

@@ -77,6 +77,7 @@ def test_tokenizer_is_the_dictionary_over_gpt2s_merges(tmp_path):
     tokenizer, expected = open_text(str(tmp_path / "bart")).tokenizer(), tiny_bart_tokenizer()
     for text in ("the tree at the sea", "A<mask> b.", "naïve\n"):
         assert tokenizer(text)["input_ids"] == expected(text)["input_ids"]
+    assert tokenizer("a <mask> the")["input_ids"] == tokenizer("a<mask> the")["input_ids"]  # as BART's own
     assert tokenizer.get_vocab() == expected.get_vocab()
     assert tokenizer.mask_token_id == len(tokenizer) - 1 == 4 + len(dictionary_entries())
     assert tokenizer.model_max_length == 40
