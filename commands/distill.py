@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
     parser = TrainingParser(
         [DistillArguments, VLKDDistillationConfig],
         prog="vlkd distill",
+        usage="vlkd distill --vision CLIP --text BART --dataset PICTURES [--replay FILE] [--config FILE] [ARGUMENTS]",
         description="Distils a frozen CLIP into a BART with pictures and their captions (arXiv:2203.06386).",
         epilog=EXAMPLE,
     )

@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     parser = TrainingParser(
         [FinetuneArguments, Seq2SeqTrainingArguments],
         prog="vlkd finetune",
+        usage="vlkd finetune --checkpoint MODEL --questions FILE [--eval_questions FILE] [--config FILE] [ARGUMENTS]",
         description="Trains a distilled model further on questions about pictures; CLIP stays frozen.",
         epilog=EXAMPLE,
     )

@@ -351,6 +351,8 @@ def test_missing_parts_are_named(trainer_of, replay, processor):
         trainer_of(train_dataset=[{"caption": "a red box"}] * 4, ttdm_weight=0.0).train()
     with pytest.raises(ValueError, match=r"mask_ratio=1\.5"):
         trainer_of(mask_ratio=1.5)
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0\.1"):
+        trainer_of(label_smoothing_factor=0.1)
     model = tiny_model(processor)
     model.config.freeze_vision_tower = False
     with pytest.raises(ValueError, match="frozen vision tower"):

@@ -65,6 +65,10 @@ class VLKDDistillationConfig(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: give a number of 0 or more.")
         if self.mean_span <= 0:
             raise ValueError(f"mean_span={self.mean_span}: give a number above 0.")
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor}: distillation has no smoothed loss."
+            )
 
     @property
     def weights(self) -> dict[str, float]:

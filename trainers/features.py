@@ -9,7 +9,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BatchEncoding,
+    CLIPTextModelWithProjection,
+    MetaClip2TextModelWithProjection,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipTextModel,
+)
 
 from modeling_vlkd.modeling_vlkd import refuse_missing
 from modeling_vlkd.processing_vlkd import VLKDProcessor
@@ -17,6 +26,11 @@ from modeling_vlkd.processing_vlkd import VLKDProcessor
 from .data import ImageCaptionPairs, open_row
 
 
+TEXT_TOWERS = {
+    "clip_text_model": CLIPTextModelWithProjection,
+    "metaclip_2_text_model": MetaClip2TextModelWithProjection,
+    "siglip_text_model": SiglipTextModel,
+}
 SHARD = 2048  # rows a file; an interrupted computation goes on after the last whole file
 
 
@@ -24,18 +38,22 @@ class TextTeacher:
     """The text tower of the CLIP whose vision tower is distilled, frozen.
 
     Args:
-        name_or_path: folder or Hub id of a CLIP in transformers format, with its tokenizer.
+        name_or_path: folder or Hub id of a CLIP in transformers format, or of its text tower alone, as
+            `vlkd convert --teacher` writes it; with its tokenizer.
         device: where it runs.
     """
 
     def __init__(self, name_or_path: str, device: torch.device | str = "cpu"):
-        model, loading = AutoModel.from_pretrained(name_or_path, output_loading_info=True)
+        config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+        self.is_tower = config.get("model_type") in TEXT_TOWERS
+        model_class = TEXT_TOWERS[config["model_type"]] if self.is_tower else AutoModel
+        model, loading = model_class.from_pretrained(name_or_path, output_loading_info=True)
         refuse_missing(name_or_path, loading)
-        if not callable(getattr(model, "get_text_features", None)):
+        if not self.is_tower and not callable(getattr(model, "get_text_features", None)):
             raise ValueError(f"{name_or_path} is a {type(model).__name__} without a text tower; give the whole CLIP.")
         self.model = model.to(device).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-        self.max_length = model.config.text_config.max_position_embeddings
+        self.max_length = (model.config if self.is_tower else model.config.text_config).max_position_embeddings
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
@@ -51,8 +69,14 @@ class TextTeacher:
                 max_length=self.max_length,
                 return_tensors="pt",
             )
-            parts.append(self.model.get_text_features(**tokens.to(self.model.device)).pooler_output.float().cpu())
+            parts.append(self.text_embeds(tokens.to(self.model.device)).float().cpu())
         return torch.cat(parts)
+
+    def text_embeds(self, tokens: BatchEncoding) -> Tensor:
+        if not self.is_tower:
+            return self.model.get_text_features(**tokens).pooler_output
+        output = self.model(**tokens)
+        return output.text_embeds if "text_embeds" in output else output.pooler_output
 
 
 def fingerprint(*parts: str | torch.nn.Module) -> str:
