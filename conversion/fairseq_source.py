@@ -31,7 +31,6 @@ FAIRSEQ_OTHER_KEYS += [f"{side}.{mark}" for side in ("encoder", "decoder") for m
 FAIRSEQ_OTHER_KEYS += [f"{side}.embed_positions._float_tensor" for side in ("encoder", "decoder")]
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # come first in every fairseq dictionary, not in its file
 HEAD_SIZE = 64  # of every published BART; shapes do not tell
-FOLDER_FILES = ["model.pt", "dict.txt", "vocab.bpe", "merges.txt"]
 
 
 class FairseqBartSource(BartSource):

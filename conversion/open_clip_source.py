@@ -38,14 +38,6 @@ from .state_dicts import Rule, convert_state_dict
 OTHER_KEYS = ["logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size", "attn_mask"]
 OTHER_KEYS += [f"{tower}transformer.resblocks.{{n}}.attn_mask" for tower in ("", "visual.")]
 WEIGHT_FILES = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"]
-FOLDER_FILES = [
-    "open_clip_config.json",
-    *WEIGHT_FILES,
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-]
 MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
 MODEL_SETTINGS |= {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
 TINY_VISION = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}

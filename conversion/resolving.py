@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from . import fairseq_source, open_clip_source, transformers_source
+from . import open_clip_source, transformers_source
 from .bart_source import BartSource
 from .errors import ConversionError
 from .fairseq_source import FairseqBartSource
@@ -17,12 +17,13 @@ VISION_HELP = (
 )
 
 
-def open_clip_or_transformers(name: str, folder: Path) -> CLIPSource:
-    """Opens a folder in whichever of the two formats it is; transformers' wins where it is both."""
+def open_clip_or_transformers(name: str) -> CLIPSource:
+    """Opens a folder or Hub repository in whichever of the two formats it is; transformers' wins where it is both."""
+    folder = find_folder(name)
     if (folder / "config.json").is_file():
-        return TransformersSource(name, folder)
+        return TransformersSource(name, find_folder(name, transformers_source.WEIGHT_FILES))
     if (folder / "open_clip_config.json").is_file():
-        return open_open_clip_folder(name, folder)
+        return open_open_clip_folder(name, find_folder(name, open_clip_source.WEIGHT_FILES))
     raise ConversionError(f"{folder} holds neither config.json nor open_clip_config.json; is it the right folder?")
 
 
@@ -40,11 +41,10 @@ def open_vision(name: str) -> CLIPSource:
         return open_openai_checkpoint(name, path)
     prefix, colon, rest = name.partition(":")
     if prefix in ("hf-hub", "local-dir") and colon:
-        return open_open_clip_folder(name, find_folder(rest, open_clip_source.FOLDER_FILES))
+        return open_open_clip_folder(name, find_folder(rest, open_clip_source.WEIGHT_FILES))
     if colon and not path.exists():
         return open_open_clip_model(name, prefix, rest)
-    wanted = sorted({*open_clip_source.FOLDER_FILES, *transformers_source.FOLDER_FILES})
-    return open_clip_or_transformers(name, find_folder(name, wanted))
+    return open_clip_or_transformers(name)
 
 
 def open_text(name: str) -> BartSource:
@@ -53,7 +53,7 @@ def open_text(name: str) -> BartSource:
     Raises:
         ConversionError: it is neither.
     """
-    folder = find_folder(name, [*transformers_source.FOLDER_FILES, *fairseq_source.FOLDER_FILES])
+    folder = find_folder(name, [*transformers_source.WEIGHT_FILES, "model.pt"])
     if (folder / "config.json").is_file():
         return BartSource(name, folder)
     if (folder / "model.pt").is_file():

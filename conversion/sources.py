@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .errors import ConversionError
 
 
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -65,8 +66,13 @@ class CLIPSource(ABC):
         """Loads the original text tower in the original code."""
 
 
-def find_folder(name: str, wanted: list[str]) -> Path:
-    """Returns the folder of that name, or downloads the files `wanted` (patterns) of that Hub repository.
+def find_folder(name: str, weights: Sequence[str] = ()) -> Path:
+    """Returns the folder of that name, or downloads from that Hub repository what a conversion reads.
+
+    Args:
+        name: a folder or a Hub id.
+        weights: patterns of files; the first that the repository has is downloaded beside the small files, which come
+            always: configurations and vocabularies.
 
     Raises:
         ConversionError: there is neither, or it cannot be reached; the message says which.
@@ -77,12 +83,18 @@ def find_folder(name: str, wanted: list[str]) -> Path:
     if folder.exists() or name.count("/") != 1 or name.startswith((".", "/", "~")):
         raise ConversionError(f"{name} is neither a folder nor a Hub id such as openai/clip-vit-base-patch16.")
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, allow_patterns=SMALL_FILES))
+        for pattern in weights:
+            if not any(folder.glob(pattern)):
+                snapshot_download(name, allow_patterns=[pattern])
+            if any(folder.glob(pattern)):
+                break
     except RepositoryNotFoundError as error:
         raise ConversionError(f"{name} is neither a folder nor a repository that the Hub shows you.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConversionError(f"{name} is no folder, and fetching it from the Hub failed: {reason}") from error
+    return folder
 
 
 def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase:

@@ -62,7 +62,7 @@ REFUSED = {
     "siglip2": "SigLIP 2 NaFlex takes any number of patches, not pictures; take a checkpoint of fixed resolution.",
     "siglip2_vision_model": "SigLIP 2 NaFlex takes any number of patches; take a checkpoint of fixed resolution.",
 }
-FOLDER_FILES = ["*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin"]
+WEIGHT_FILES = ["model*.safetensors", "pytorch_model*.bin"]
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError)
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from transformers import (
 )
 
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+from modeling_vlkd.conversion import sources
 from modeling_vlkd.conversion.errors import ConversionError, UnsupportedError
 from modeling_vlkd.conversion.resolving import open_vision
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
@@ -142,3 +144,24 @@ def test_weights_that_do_not_fit_are_named(change, message, tmp_path):
 def test_teacher_is_clips_text_class(tmp_path):
     save_transformers_clip("clip", tmp_path)
     assert isinstance(open_vision(str(tmp_path)).text_teacher(), CLIPTextModelWithProjection)
+
+
+def test_of_a_hub_repository_only_what_is_needed_is_downloaded(tmp_path, monkeypatch):
+    save_transformers_clip("clip", tmp_path / "repository")
+    for name in ("model.h5", "pytorch_model.bin", "open_clip_pytorch_model.bin"):
+        (tmp_path / "repository" / name).write_text("another format")
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        assert name == "some/clip"
+        (tmp_path / "cache").mkdir(exist_ok=True)
+        for pattern in allow_patterns:
+            for path in (tmp_path / "repository").glob(pattern):
+                shutil.copy(path, tmp_path / "cache")
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(sources, "snapshot_download", download)
+    source = open_vision("some/clip")
+    assert source.vision_tower().config.projection_dim == 24
+    assert len(source.tokenizer()) == 60
+    weights = {path.name for path in (tmp_path / "cache").iterdir() if path.suffix not in (".json", ".txt")}
+    assert weights == {"model.safetensors"}
