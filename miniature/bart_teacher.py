@@ -18,7 +18,7 @@ from .world import CAPTION_TEMPLATES, fill
 
 
 DIM = 96
-BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, STEPS = 64, 1.5e-3, 0.01, 2600
+BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, STEPS = 64, 1.5e-3, 0.01, 2400
 PLAIN_KINDS = ("colour", "shape", "yes_no_colour", "yes_no_shape")  # alone in the first third of the training
 MAX_ANSWER_MASKS, MAX_CAPTION_MASKS = 3, 8
 
