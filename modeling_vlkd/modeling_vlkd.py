@@ -42,7 +42,8 @@ from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
 
 
 if TYPE_CHECKING:
-    # Nothing is imported here, but whoever saves the model saves every file that it names: the Hub gets these two.
+    # Nothing is imported here, but whoever saves the model saves every file that it names: the Hub gets these three.
+    from .image_processing_vlkd import VLKDImageProcessor  # noqa: F401
     from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline  # noqa: F401
     from .processing_vlkd import VLKDProcessor  # noqa: F401
 

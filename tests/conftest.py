@@ -15,12 +15,11 @@ from transformers import (
     BartForConditionalGeneration,
     BartTokenizer,
     CLIPConfig,
-    CLIPImageProcessorPil,
     CLIPModel,
     PreTrainedModel,
 )
 
-from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDImageProcessor, VLKDProcessor
 from modeling_vlkd.modeling_vlkd import default_generation_config
 
 
@@ -74,9 +73,8 @@ def tokenizer() -> BartTokenizer:
 
 
 @pytest.fixture(scope="session")
-def image_processor() -> CLIPImageProcessorPil:
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    return CLIPImageProcessorPil(size=size, crop_size=size)
+def image_processor() -> VLKDImageProcessor:
+    return VLKDImageProcessor(size={"shortest_edge": IMAGE_SIZE}, crop_size=IMAGE_SIZE)
 
 
 @pytest.fixture(scope="session")
