@@ -69,7 +69,7 @@ def test_pairs_bring_both_views_and_clips_text_embedding(teachers):
     assert pairs[0]["caption"] in train.scenes[pairs.pairs[0][0]].captions()
 
 
-def test_demo_leaves_scores_reportImage.fromarray_and_a_checkpoint(short_demo, tmp_path, capsys):
+def test_demo_leaves_scores_report_picture_and_a_checkpoint(short_demo, tmp_path, capsys):
     output, scores = tmp_path / "out", tmp_path / "scores.json"
     assert main(["--output", str(output), "--json", str(scores)]) == 0
     result = json.loads(scores.read_text())
