@@ -13,7 +13,7 @@ from tqdm import tqdm
 from transformers import BartConfig, BartForConditionalGeneration, BartTokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from .corpus import Asked, draw_asked, draw_scene, infilling_prompt
+from .corpus import KIND_WEIGHTS, Asked, draw_asked, draw_scene, infilling_prompt
 from .world import CAPTION_TEMPLATES, fill
 
 
@@ -39,7 +39,7 @@ def train_bart(tokenizer: BartTokenizer, seed: int = 0, steps: int = STEPS) -> B
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps, pct_start=0.1)
     for step in tqdm(range(steps), desc="BART", unit="step"):
-        kinds = {"kinds": PLAIN_KINDS} if step < steps // 3 else {}
+        kinds = PLAIN_KINDS if step < steps // 3 else tuple(KIND_WEIGHTS)
         loss = batch_loss(model, tokenizer, rng, kinds)
         optimizer.zero_grad()
         loss.backward()
@@ -53,19 +53,20 @@ def batch_loss(
     model: BartForConditionalGeneration,
     tokenizer: BartTokenizer,
     rng: random.Random,
-    kinds: dict[str, tuple[str, ...]],
+    kinds: tuple[str, ...],
 ) -> Tensor:
     """Draw a batch of one of two forms: 15 % read as one text, the others with the passage apart."""
-    asked = [draw_asked(rng, **kinds) for _ in range(BATCH_SIZE)]
+    asked = [draw_asked(rng, kinds) for _ in range(BATCH_SIZE)]
     if rng.random() < 0.15:
         masks = rng.randint(1, MAX_ANSWER_MASKS)
         targets = [f"{each.passage} {each.text}" for each in asked]
         sources = [infilling_prompt(target, masks) for target in targets]
-        passages = None
+        passages: list[str] | None = None
     else:
-        passages, sources, targets = zip(*(passage_apart(each, rng) for each in asked))
+        apart = [passage_apart(each, rng) for each in asked]
+        passages, sources, targets = (list(texts) for texts in zip(*apart))
     as_sentence = rng.random() < 0.75
-    source, target = (tokenizer(list(texts), padding=True, return_tensors="pt") for texts in (sources, targets))
+    source, target = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (sources, targets))
     labels = target.input_ids.masked_fill(target.input_ids == tokenizer.pad_token_id, -100)
     memory, mask = read(model, tokenizer, source, passages, as_sentence)
     return model(encoder_outputs=BaseModelOutput(memory), attention_mask=mask, labels=labels).loss
@@ -84,7 +85,7 @@ def read(
     model: BartForConditionalGeneration,
     tokenizer: BartTokenizer,
     source: dict[str, Tensor],
-    passages: tuple[str, ...] | None,
+    passages: list[str] | None,
     as_sentence: bool,
 ) -> tuple[Tensor, Tensor]:
     """Encode sources and passages apart: states `(batch, length, d_model)` and their mask, passages first."""
@@ -92,7 +93,7 @@ def read(
     states = encoder(**source).last_hidden_state
     if passages is None:
         return states, source["attention_mask"]
-    passage = tokenizer(list(passages), padding=True, return_tensors="pt")
+    passage = tokenizer(passages, padding=True, return_tensors="pt")
     context, mask = encoder(**passage).last_hidden_state, passage["attention_mask"]
     if as_sentence:
         context, mask = context[:, :1], mask[:, :1]
@@ -112,7 +113,7 @@ def score_bart(model: BartForConditionalGeneration, tokenizer: BartTokenizer, co
     apart = [infilling_prompt(each.text, 2) for each in asked], [each.text for each in asked]
     texts = [f"{each.passage} {each.text}" for each in asked]
     within = [infilling_prompt(text, 2) for text in texts], texts
-    passages = tuple(each.passage for each in asked)
+    passages = [each.passage for each in asked]
     return {
         "passage_as_sentence": share_written(model, tokenizer, *apart, passages),
         "passage_within_text": share_written(model, tokenizer, *within, None),
@@ -124,7 +125,7 @@ def share_written(
     tokenizer: BartTokenizer,
     sources: list[str],
     targets: list[str],
-    passages: tuple[str, ...] | None,
+    passages: list[str] | None,
 ) -> float:
     """Share of targets whose answer the model finds likeliest, token by token."""
     source, target = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (sources, targets))

@@ -17,7 +17,7 @@ from modeling_vlkd import __version__
 from .clip_teacher import embed_images
 from .distilling import WEIGHTS, Teachers, assemble, distil
 from .from_scratch import make_teachers
-from .report import score_table, write_page, write_picture
+from .report import RUNS, score_table, write_page, write_picture
 from .scoring import Predictions, score_baselines, score_model, score_reading
 from .world import load_split, load_train_and_validation
 
@@ -64,7 +64,9 @@ def run_demo(
         from_scratch: train CLIP and BART as well, instead of taking those that came with the package.
         report: the page to write; `report.html` in `output` by default.
     """
-    started = time.perf_counter()
+    started, console = time.perf_counter(), Console()
+    transformers.logging.set_verbosity_error()  # CLIP's text tower is left out of the model, and that is no news
+    transformers.logging.disable_progress_bar()
     folder = WEIGHTS
     if from_scratch:
         folder = output / "teachers"
@@ -77,29 +79,29 @@ def run_demo(
     text_before = score_reading(*assemble(teachers))
 
     each_seed: dict[str, list[Scores]] = {"paper": [], "replay": []}
-    shown: Predictions | None = None
+    shown: list[Predictions] = []  # of the checkpoint that is left
     all_seeds = list(range(seed, seed + seeds))
     for number in all_seeds:
         for name, scores in each_seed.items():
             first = name == "replay" and number == seed
             place = output if first else output / f"{name}-{number}"
             begun = time.perf_counter()
+            console.print(f"Distilling, {RUNS[name]}, seed {number}")
             model, processor = distil(teachers, train, place, replay=name == "replay", seed=number)
             measured, predictions = score_model(model, processor, test, rows)
             scores.append({**measured, "text_before": text_before, "seconds": time.perf_counter() - begun})
-            if first:
-                shown = predictions
+            shown += [predictions] if first else []
 
     runs = {name: mean_and_spread(scores) for name, scores in each_seed.items()}
     result = DemoResult(runs, baselines, output.resolve(), all_seeds, time.perf_counter() - started)
-    Console().print(score_table(runs, baselines))
+    console.print(score_table(runs, baselines))
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
     page = report or output / "report.html"
-    write_page(page, test, shown, runs, baselines)
-    write_picture(output / "demo.png", test, shown)
+    write_page(page, test, shown[0], runs, baselines)
+    write_picture(output / "demo.png", test, shown[0])
     save_pictures(output / "pictures", test.images[:EXAMPLES])
-    Console().print(f"Checkpoint: {result.checkpoint}\nReport:     {page.resolve()}", soft_wrap=True)
+    console.print(f"Checkpoint: {result.checkpoint}\nReport:     {page.resolve()}", soft_wrap=True)
     return result
 
 

@@ -75,7 +75,7 @@ def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
     """
     asked = [parse_question(text) for text in split.questions]
 
-    def part(kept: Sequence[bool]) -> tuple[list[str], list[str], list[str]]:
+    def part(kept: Sequence[bool]) -> tuple[tuple[str, ...], ...]:
         """Answers, truths and kinds of some of the questions."""
         rows = zip(answers, split.answers, asked, kept)
         return tuple(zip(*[(answer, truth, question.kind) for answer, truth, question, keep in rows if keep]))

@@ -1,8 +1,6 @@
 """The demo on a few pictures and steps, from the shipped teachers to the files that it leaves."""
 
 import json
-from importlib.resources import files
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +10,10 @@ from transformers import pipeline
 from modeling_vlkd.commands.demo import main
 from modeling_vlkd.miniature import demo, distilling
 from modeling_vlkd.miniature.clip_teacher import embed_images, zero_shot_accuracy
-from modeling_vlkd.miniature.distilling import CaptionedPictures, Teachers, align_text_projection, assemble
-from modeling_vlkd.miniature.report import BASELINES, ROWS
+from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teachers, align_text_projection, assemble
+from modeling_vlkd.miniature.report import BASELINES, ROWS, markdown_table
 from modeling_vlkd.miniature.scoring import score_reading
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
-
-
-WEIGHTS = Path(str(files("modeling_vlkd.miniature") / "weights"))
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +77,10 @@ def test_demo_leaves_scores_report_picture_and_a_checkpoint(short_demo, tmp_path
     page = (output / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert "http" not in page.replace("http-equiv", "")
+    table = markdown_table(result).splitlines()
+    assert len(table) == 2 + len(ROWS) + len(BASELINES)
+    assert f"{result['runs']['replay']['overall']:.3f}" in table[2]
+    assert (output / "pictures" / "0.png").is_file()
     assert (output / "demo.png").stat().st_size > 1000
 
     ask = pipeline("visual-question-answering", model=str(output))
