@@ -48,6 +48,14 @@ def test_a_folder_with_several_captions_a_picture(pictures):
     assert load_captioned_images(pictures)["captions"][0] == ["a red box", "a box"]
 
 
+def test_a_picture_that_the_table_names_twice_is_one_with_two_captions(pictures):
+    write_csv(pictures, [*ROWS, ("a.png", "something red"), ("c.png", "something teal")])
+    dataset = load_captioned_images(pictures)
+    expected = [["a red box", "something red"], ["a blue box"], ["a teal box", "something teal"]]
+    assert dataset["captions"][:] == expected
+    assert np.asarray(open_row(dataset, 2))[0, 0].tolist() == [0, 128, 128]
+
+
 def as_dataset(pictures):
     columns = {"picture": [str(pictures / name) for name, _ in ROWS], "text": [caption for _, caption in ROWS]}
     return datasets.Dataset.from_dict(columns).cast_column("picture", datasets.Image())

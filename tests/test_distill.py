@@ -98,6 +98,8 @@ def test_resuming_is_asked_for_and_an_old_run_is_not_written_over(arguments, tmp
     assert "holds a run with checkpoints" in capsys.readouterr().err
     assert main(["distill", *arguments, "--max_steps", "6", "--resume_from_checkpoint", "true"]) == 0
     assert (tmp_path / "out" / "trainer_state.json").read_text().count('"step"') >= 6
+    kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
+    assert kept == ["image_rows", "text_embeds"]  # both runs used the same
 
 
 def test_an_interrupt_leaves_a_checkpoint_to_resume_from(arguments, tmp_path, capsys, monkeypatch):

@@ -44,9 +44,10 @@ def load_captioned_images(
     if isinstance(dataset.features[image_column], datasets.Image):
         dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
     captions = [_as_captions(value, row, source) for row, value in enumerate(dataset[caption_column])]
-    return (
-        dataset.select_columns([image_column]).rename_columns({image_column: "image"}).add_column("captions", captions)
-    )
+    if dataset.info.builder_name == "imagefolder":
+        dataset, captions = _merge_rows_of_a_picture(dataset, image_column, captions)
+    images = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
+    return images.add_column("captions", captions)
 
 
 def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
@@ -111,6 +112,20 @@ def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise ValueError(f"Row {row} of {source} has an empty caption ({value!r}); fill it in or leave the row out.")
     return [" ".join(caption.split()) for caption in captions]
+
+
+def _merge_rows_of_a_picture(
+    dataset: datasets.Dataset, image_column: str, captions: list[list[str]]
+) -> tuple[datasets.Dataset, list[list[str]]]:
+    """Keep one row for each picture of a folder whose table names it several times, once for each caption."""
+    first_rows: dict[str, int] = {}
+    merged: dict[str, list[str]] = {}
+    for row, image in enumerate(dataset[image_column]):
+        first_rows.setdefault(image["path"], row)
+        merged.setdefault(image["path"], []).extend(captions[row])
+    if len(merged) == len(captions):
+        return dataset, captions
+    return dataset.select(list(first_rows.values())), list(merged.values())
 
 
 def open_row(dataset: datasets.Dataset, row: int) -> Image.Image:
