@@ -82,7 +82,10 @@ def staged(target: Path) -> Iterator[Path]:
             content.mkdir()
             yield content
             os.replace(content, target)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        # tokenizers' files are written by Rust code that raises a bare Exception
+        if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise ConversionError(f"Writing {target} failed: {reason}. Nothing was left behind.") from error
 
