@@ -13,12 +13,14 @@ from modeling_vlkd.trainers.features import TextTeacher, compute_image_norm, pre
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import make_question_set, read_questions
 
+from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume
 
 
 EXAMPLE = """\
 example:
   vlkd distill --vision openai/clip-vit-base-patch16 --text facebook/bart-base --dataset pictures/
+  vlkd distill --checkpoint my-vlkd --teacher my-teacher --dataset pictures/
 """
 
 
@@ -26,10 +28,18 @@ example:
 class DistillArguments:
     """What is distilled into what, on which data."""
 
-    vision: str = field(metadata={"help": "The CLIP: folder or Hub id, in transformers format."})
-    text: str = field(metadata={"help": "The BART: folder or Hub id, in transformers format."})
     dataset: str = field(
         metadata={"help": "Folder of pictures with metadata.csv, parquet, saved data set, or Hub id."}
+    )
+    vision: str | None = field(default=None, metadata={"help": "The CLIP: folder or Hub id, in transformers format."})
+    text: str | None = field(default=None, metadata={"help": "The BART: folder or Hub id, in transformers format."})
+    checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "What `vlkd convert` made of both, instead of --vision and --text."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={"help": "The CLIP, or its text tower as `vlkd convert --teacher` leaves it; by default --vision."},
     )
     split: str = field(default="train", metadata={"help": "Split of the data set to train on."})
     eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; see --eval_strategy."})
@@ -60,12 +70,14 @@ def main(argv: list[str]) -> int:
     parser = TrainingParser(
         [DistillArguments, VLKDDistillationConfig],
         prog="vlkd distill",
-        usage="vlkd distill --vision CLIP --text BART --dataset PICTURES [--replay FILE] [--config FILE] [ARGUMENTS]",
+        usage="vlkd distill (--vision CLIP --text BART | --checkpoint DIR --teacher CLIP) --dataset PICTURES "
+        "[--replay FILE] [--config FILE] [ARGUMENTS]",
         description="Distils a frozen CLIP into a BART with pictures and their captions (arXiv:2203.06386).",
         epilog=EXAMPLE,
     )
     parser.set_defaults(output_dir="vlkd-distilled")
     arguments, training = parser.parse(argv)
+    refuse_half_a_model(parser, arguments, needs_teacher=training.ttdm_weight > 0 or arguments.replay is not None)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():
@@ -91,12 +103,11 @@ def make_trainer(
     dataset = load_pairs_of(arguments, arguments.split)
     eval_dataset = load_pairs_of(arguments, arguments.eval_split) if arguments.eval_split else None
     rows = read_questions(arguments.questions) if arguments.questions else None
-    model = VLKDForConditionalGeneration.from_vision_text_pretrained(arguments.vision, arguments.text)
-    processor = VLKDProcessor.from_vision_text_pretrained(arguments.vision, arguments.text)
+    model, processor = load_student(arguments)
     model.to(training.device)
     teacher = None
     if training.ttdm_weight > 0 or arguments.replay:
-        teacher = TextTeacher(arguments.vision, training.device)
+        teacher = TextTeacher(arguments.teacher or arguments.vision, training.device)
 
     def prepare(data: Dataset, flip: bool) -> ImageCaptionPairs:
         cache = Path(arguments.cache).expanduser()
@@ -120,6 +131,29 @@ def make_trainer(
         callbacks=[interrupt],
     )
     return trainer, interrupt
+
+
+def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, needs_teacher: bool):
+    """Stop unless the arguments say once, and wholly, what is distilled into what."""
+    names = {"--vision": arguments.vision, "--text": arguments.text}
+    missing = [flag for flag, name in names.items() if name is None]
+    if arguments.checkpoint is None and missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)} (or --checkpoint)")
+    if arguments.checkpoint is not None and len(missing) < 2:
+        parser.error("expected either --checkpoint, or --vision and --text")
+    if arguments.checkpoint is not None and arguments.teacher is None and needs_teacher:
+        parser.error("--checkpoint holds no text tower of CLIP; give --teacher, or --ttdm_weight 0")
+
+
+def load_student(arguments: DistillArguments) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+    """Load what is to be distilled, or assemble it."""
+    if arguments.checkpoint is not None:
+        return load_checkpoint(arguments.checkpoint, "cpu")
+    names = (str(arguments.vision), str(arguments.text))
+    return (
+        VLKDForConditionalGeneration.from_vision_text_pretrained(*names),
+        VLKDProcessor.from_vision_text_pretrained(*names),
+    )
 
 
 def load_pairs_of(arguments: DistillArguments, split: str) -> Dataset:

@@ -5,12 +5,14 @@ import datasets
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_training import COLOURS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
 from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands import distill
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.conversion.assembling import convert
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 
 
@@ -121,6 +123,25 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(arguments, tmp_path, ca
     assert main(["distill", *arguments, "--resume_from_checkpoint", "true"]) == 0
 
 
+@pytest.fixture(scope="module")
+def converted(world, tmp_path_factory):
+    """A folder with what `vlkd convert` leaves, checkpoint and teacher."""
+    folder = tmp_path_factory.mktemp("converted")
+    convert(str(world / "clip"), str(world / "bart"), folder / "student", folder / "teacher")
+    return folder
+
+
+def test_a_converted_model_is_distilled_to_the_same_weights(world, converted, arguments, tmp_path):
+    """The student's new matrices are made from one seed, so it does not matter who put it together."""
+    assert main(["distill", *arguments, "--seed", "0"]) == 0
+    flags = ["--checkpoint", str(converted / "student"), "--teacher", str(converted / "teacher")]
+    others = [*arguments[4:], "--seed", "0", "--output_dir", str(tmp_path / "second")]
+    assert main(["distill", *flags, *others]) == 0
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "second"))
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor)
+
+
 BAD = [
     (["--visoin", "x"], "unrecognized arguments: --visoin x; did you mean --vision?"),
     (["--learning_rate", "fast"], "invalid float value"),
@@ -134,8 +155,29 @@ BAD = [
     (["--resume_from_checkpoint", "true"], "holds no checkpoint to resume from"),
     (["--resume_from_checkpoint", "/nowhere"], "/nowhere is no checkpoint"),
     (["--vision", "/nowhere"], "/nowhere"),
+    (["--teacher", "/nowhere"], "/nowhere"),
+    (["--checkpoint", "{world}/clip"], "expected either --checkpoint, or --vision and --text"),
     (["--text", "{world}/clip"], "holds a model of type 'clip'; give a BART"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "required: --vision, --text (or --checkpoint)"),
+        (["--text", "bart"], "required: --vision (or --checkpoint)"),
+        (["--checkpoint", "{world}/clip"], "give --teacher"),
+        (["--checkpoint", "{world}/clip", "--teacher", "{world}/clip"], "a model of type 'clip', not 'vlkd'"),
+    ],
+)
+def test_a_model_has_to_be_named_wholly(flags, message, world, arguments, capsys):
+    """`arguments` begins with --vision and --text, each with its folder."""
+    try:
+        code = main(["distill", *arguments[4:], *(flag.format(world=world) for flag in flags)])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
