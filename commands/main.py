@@ -48,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if name not in SUBCOMMANDS:
             return complain("vlkd", f"there is no command {name!r}; choose one of {', '.join(SUBCOMMANDS)}")
-        import_module("modeling_vlkd.registration")
-        return import_module(f"modeling_vlkd.commands.{name}").main(argv[1:]) or 0
+        return run(name, argv[1:])
     except KeyboardInterrupt:
         return complain(f"vlkd {name}", "interrupted")
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -57,6 +56,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except (ValueError, OSError) as error:
         return complain(f"vlkd {name}", one_line(error))
+
+
+def run(name: str, argv: list[str]) -> int:
+    """Runs a subcommand, with what takes seconds to import."""
+    import_module("modeling_vlkd.registration")
+    from huggingface_hub.errors import StrictDataclassError  # raised for a wrong value in a config.json
+
+    try:
+        return import_module(f"modeling_vlkd.commands.{name}").main(argv) or 0
+    except StrictDataclassError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def one_line(error: Exception) -> str:

@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
-from modeling_vlkd.modeling_vlkd import refuse_missing
 from modeling_vlkd.processing_vlkd import open_image
+from modeling_vlkd.vision_towers_vlkd import refuse_missing
 
 
 DEFAULT_CHECKPOINT = "vlkd-demo"

@@ -6,9 +6,8 @@ Notation of the paper in the comments: `V` the image rows in CLIP's joint space,
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,10 @@ from transformers import (
     BartForConditionalGeneration,
     BartModel,
     Cache,
-    CLIPVisionModelWithProjection,
     GenerationConfig,
     GenerationMixin,
     PreTrainedConfig,
     PreTrainedModel,
-    SiglipVisionModel,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -36,9 +33,8 @@ from transformers.models.bart.modeling_bart import BartClassificationHead, shift
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 from .configuration_vlkd import VLKDConfig
-from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
+from .vision_towers_vlkd import load_vision_tower, refuse_missing, vision_tower_of
 
 
 if TYPE_CHECKING:
@@ -46,32 +42,6 @@ if TYPE_CHECKING:
     from .image_processing_vlkd import VLKDImageProcessor  # noqa: F401
     from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline  # noqa: F401
     from .processing_vlkd import VLKDProcessor  # noqa: F401
-
-
-class VisionTower(NamedTuple):
-    """How one kind of vision tower is built, and where its output holds the rows `V`."""
-
-    model_class: type[PreTrainedModel]
-    rows: Callable[[ModelOutput], Tensor]  # output -> (batch, rows, projection_dim); row 0 is CLIP's image embedding
-
-
-# By `model_type` and not by class: as remote code, one configuration class exists under two module names.
-VISION_TOWERS = {
-    "clip_vision_model": VisionTower(CLIPVisionModelWithProjection, lambda output: output.image_embeds[:, None]),
-    "siglip_vision_model": VisionTower(SiglipVisionModel, lambda output: output.pooler_output[:, None]),
-    CLIPResNetVisionConfig.model_type: VisionTower(
-        CLIPResNetVisionModelWithProjection, lambda output: output.last_hidden_state
-    ),
-}
-
-
-def vision_tower_of(model_type: str) -> VisionTower:
-    """Looks a vision tower up; a kind that is not supported is a ValueError."""
-    if model_type not in VISION_TOWERS:
-        raise ValueError(
-            f"Vision towers of type {model_type!r} are not supported; choose one of {', '.join(VISION_TOWERS)}."
-        )
-    return VISION_TOWERS[model_type]
 
 
 def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: str) -> Tensor:
@@ -260,30 +230,6 @@ class VLKDPreTrainedModel(PreTrainedModel):
             model.final_logits_bias.copy_(text_model.final_logits_bias)
             model.generation_config = default_generation_config(text_model.config)
         return model.eval()
-
-
-def load_vision_tower(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads the vision tower, with CLIP's projection, of a checkpoint in transformers format."""
-    config, _ = PreTrainedConfig.get_config_dict(name_or_path)
-    model_type = config.get("vision_config", config).get("model_type")
-    if model_type is None:  # configurations written long ago leave the model type of their towers out
-        model_type = f"{config.get('model_type')}_vision_model"
-    # The width of a whole CLIP's joint space stands beside its towers; the tower's own field may be a default.
-    joint = {name: config[name] for name in ("projection_dim",) if "vision_config" in config and name in config}
-    tower, loading = vision_tower_of(model_type).model_class.from_pretrained(
-        name_or_path, dtype=dtype, output_loading_info=True, **joint
-    )
-    refuse_missing(name_or_path, loading)
-    return tower
-
-
-def refuse_missing(name_or_path: str | os.PathLike, loading: dict[str, Any]):
-    """Raises a ValueError if a checkpoint lacked weights: they would have been made up at random."""
-    if loading["missing_keys"]:
-        names = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise ValueError(
-            f"{name_or_path} lacks {len(loading['missing_keys'])} of the model's tensors, such as {names}."
-        )
 
 
 def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig:

@@ -20,8 +20,8 @@ from transformers import (
     SiglipTextModel,
 )
 
-from modeling_vlkd.modeling_vlkd import refuse_missing
 from modeling_vlkd.processing_vlkd import VLKDProcessor
+from modeling_vlkd.vision_towers_vlkd import refuse_missing
 
 from .data import ImageCaptionPairs, open_row
 
