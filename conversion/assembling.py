@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 
 from .bart_source import BartSource
-from .errors import ConversionError, UnsupportedError
+from .errors import ConversionError, UnsupportedError, first_line
 from .proof import (
     Check,
     LanguageProbe,
@@ -86,7 +86,7 @@ def staged(target: Path) -> Iterator[Path]:
         # tokenizers' files are written by Rust code that raises a bare Exception
         if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
             raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise ConversionError(f"Writing {target} failed: {reason}. Nothing was left behind.") from error
 
 

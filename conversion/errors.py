@@ -25,6 +25,14 @@ class StateDictError(ConversionError, KeyError):
         return str(self.args[0])
 
 
+def first_line(error: Exception) -> str:
+    """Gives an error as one line; of a refused pickle, what it asked for."""
+    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it asks for {found[1]}, which is not data; nothing of it was executed"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turns what readers raise about a file into one line that names the file and the remedy."""
@@ -33,13 +41,10 @@ def explained(path: Path) -> Iterator[None]:
     except ConversionError as error:
         raise ConversionError(f"{path}: the checkpoint {error}.") from error
     except pickle.UnpicklingError as error:
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            raise ConversionError(
-                f"{path}: the checkpoint asks for {found[1]}, which is not data; nothing of it was executed."
-            ) from error
+        if "GLOBAL" in str(error):
+            raise ConversionError(f"{path}: refused: {first_line(error)}.") from error
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
     except (SafetensorError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConversionError(f"{path}: truncated or damaged ({reason}); download it again.") from error
+        raise ConversionError(f"{path}: truncated or damaged ({first_line(error)}); download it again.") from error
     except (KeyError, IndexError, AttributeError, OverflowError) as error:
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg
-from transformers import CLIPTextConfig, CLIPVisionConfig, PreTrainedConfig
+from transformers import CLIPTextConfig, CLIPVisionConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
@@ -165,8 +165,3 @@ def image_processor(preprocess: PreprocessCfg) -> BaseImageProcessor:
         image_mean=list(preprocess.mean),
         image_std=list(preprocess.std),
     )
-
-
-def dimension_of(config: PreTrainedConfig) -> int:
-    """The size of the joint space that a vision tower projects into."""
-    return getattr(config, "projection_dim", None) or config.hidden_size

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithPro
 from .checkpoints import open_state_dict
 from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
 from .clip_tokenizers import build_clip_tokenizer
-from .errors import ConversionError, UnsupportedError
+from .errors import ConversionError, UnsupportedError, first_line
 from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
 from .state_dicts import Rule, convert_state_dict
@@ -146,13 +147,16 @@ class OpenCLIPSource(CLIPSource):
 
     def text_reference(self) -> Reference:
         model = self.load_reference({**self.model_cfg, "vision_cfg": TINY_VISION}, self.select(is_vision=False))
+        return Reference(model.encode_text, lambda text: self.original_tokenizer(text)[0], "open_clip")
+
+    @cached_property
+    def original_tokenizer(self) -> SimpleTokenizer | HFTokenizer:
+        """open_clip's own."""
         text_cfg = self.model_cfg["text_cfg"]
-        settings = {"context_length": model.context_length, **text_cfg.get("tokenizer_kwargs", {})}
+        settings = {"context_length": text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})}
         if "hf_tokenizer_name" in text_cfg:
-            tokenizer = HFTokenizer(str(self.folder or text_cfg["hf_tokenizer_name"]), **settings)
-        else:
-            tokenizer = SimpleTokenizer(**settings)
-        return Reference(model.encode_text, lambda text: tokenizer(text)[0], "open_clip")
+            return HFTokenizer(str(self.folder or text_cfg["hf_tokenizer_name"]), **settings)
+        return SimpleTokenizer(**settings)
 
     def load_reference(self, model_cfg: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIP | CustomTextCLIP:
         """Builds open_clip's model, the tower that is not looked at being tiny, and copies the checkpoint into it."""
@@ -211,7 +215,7 @@ def open_open_clip_model(name: str, model: str, weights: str) -> OpenCLIPSource:
     try:
         path = download_pretrained(tag)
     except (OSError, RuntimeError) as error:
-        raise ConversionError(f"{name}: open_clip could not download it: {str(error).splitlines()[0]}") from error
+        raise ConversionError(f"{name}: open_clip could not download it: {first_line(error)}") from error
     model_cfg["quick_gelu"] = tag.get("quick_gelu", False)  # the tag knows how its weights were trained
     return OpenCLIPSource(
         name, "open_clip pretrained", model_cfg, openai_preprocess(model_cfg, tag), open_state_dict(path)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .errors import ConversionError
+from .errors import ConversionError, first_line
 
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]
@@ -92,8 +92,9 @@ def find_folder(name: str, weights: Sequence[str] = ()) -> Path:
     except RepositoryNotFoundError as error:
         raise ConversionError(f"{name} is neither a folder nor a repository that the Hub shows you.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConversionError(f"{name} is no folder, and fetching it from the Hub failed: {reason}") from error
+        raise ConversionError(
+            f"{name} is no folder, and fetching it from the Hub failed: {first_line(error)}"
+        ) from error
     return folder
 
 
@@ -103,10 +104,9 @@ def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase
         # transformers would make one up that knows nothing but the special tokens
         raise ConversionError(f"{name} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}.")
     try:
-        return AutoTokenizer.from_pretrained(name, **settings)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **settings)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConversionError(f"{name}: its tokenizer cannot be loaded: {reason}") from error
+        raise ConversionError(f"{name}: its tokenizer cannot be loaded: {first_line(error)}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

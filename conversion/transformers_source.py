@@ -1,5 +1,6 @@
 """CLIPs in transformers' format: CLIP, MetaCLIP 2, SigLIP, SigLIP 2 of fixed resolution, and Chinese-CLIP."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +31,7 @@ from transformers.initialization import no_init_weights
 
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
 
-from .errors import ConversionError, UnsupportedError
+from .errors import ConversionError, UnsupportedError, first_line
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
 from .state_dicts import list_keys
 
@@ -63,25 +64,22 @@ REFUSED = {
     "siglip2_vision_model": "SigLIP 2 NaFlex takes any number of patches; take a checkpoint of fixed resolution.",
 }
 WEIGHT_FILES = ["model*.safetensors", "pytorch_model*.bin"]
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError)
+LOADING_ERRORS += (SafetensorError, StrictDataclassError, pickle.UnpicklingError)
 
 
-def load_strictly(
-    model_class: type[PreTrainedModel], folder: Path, config: PreTrainedConfig | None = None
-) -> PreTrainedModel:
+def load_strictly(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     """Loads a model in fp32 and raises ConversionError unless the checkpoint's tensors are exactly the model's."""
     try:
         model, loading = model_class.from_pretrained(
             folder,
-            config=config,
             dtype=torch.float32,
             local_files_only=True,
             ignore_mismatched_sizes=True,  # so that they are reported by name
             output_loading_info=True,
         )
     except LOADING_ERRORS as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConversionError(f"{folder}: cannot be loaded: {reason}") from error
+        raise ConversionError(f"{folder}: cannot be loaded: {first_line(error)}") from error
     problems = []
     if mismatched := loading["mismatched_keys"]:
         key, got, wanted = sorted(mismatched)[0]
@@ -139,7 +137,7 @@ class TransformersSource(CLIPSource):
 
     def image_processor(self) -> BaseImageProcessor:
         try:
-            return AutoImageProcessor.from_pretrained(self.folder, local_files_only=True)
+            return AutoImageProcessor.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         except LOADING_ERRORS as error:
             raise ConversionError(f"{self.name}: has no usable preprocessor_config.json.") from error
 
@@ -170,10 +168,10 @@ class TransformersSource(CLIPSource):
     def text_reference(self) -> Reference:
         if not self.kind.is_whole:
             raise UnsupportedError(f"{self.name} is a vision tower without a text tower.")
-        model, tokenizer = self.load(), self.tokenizer()
+        model = self.load()
 
         def prepare(text: str) -> Tensor:
-            return tokenizer(text, return_tensors="pt")["input_ids"][0]
+            return self.tokenizer()(text, return_tensors="pt")["input_ids"][0]
 
         return Reference(lambda ids: model.get_text_features(input_ids=ids).pooler_output, prepare, "transformers")
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -61,6 +62,15 @@ def test_every_source_becomes_a_proven_checkpoint(name, sources, tmp_path):
     text = processor(text=processor.question_prompts(["the tree?"]), return_tensors="pt")
     tokens = model.generate(**text, pixel_values=torch.zeros(1, 3, size, size), max_new_tokens=4, do_sample=False)
     assert len(tokens) == 1
+
+
+def test_without_a_tokenizer_the_vision_tower_is_converted_all_the_same(sources, tmp_path):
+    shutil.copytree(sources / "clip", tmp_path / "clip")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "clip" / name).unlink()
+    report = convert(str(tmp_path / "clip"), str(sources / "bart"), tmp_path / "out")
+    assert "text embeddings, relative" in {check.subject for check in report.checks}
+    assert "sentences tokenised otherwise" not in {check.subject for check in report.checks}
 
 
 def read_all(folder):
