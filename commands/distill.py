@@ -18,8 +18,9 @@ from .training_parser import TrainingParser, checkpoint_to_resume
 
 
 EXAMPLE = """\
-example:
+examples:
   vlkd distill --vision openai/clip-vit-base-patch16 --text facebook/bart-base --dataset pictures/
+  accelerate launch --num_processes 8 -m modeling_vlkd.commands.distill --vision ...    (several GPUs)
   vlkd distill --checkpoint my-vlkd --teacher my-teacher --dataset pictures/
 """
 

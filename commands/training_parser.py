@@ -1,5 +1,6 @@
 """The parser of the training commands: dataclasses become flags, and `--config file.yaml` may give any of them."""
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from .parser import Parser
 
 
+class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Prints defaults, and keeps the lines of the examples."""
+
+
 class TrainingParser(HfArgumentParser):
     """Makes flags of the fields of dataclasses; a mistake in one gets one line and exit code 2.
 
@@ -21,7 +26,7 @@ class TrainingParser(HfArgumentParser):
     """
 
     def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
-        super().__init__(dataclass_types, allow_abbrev=False, **kwargs)
+        super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpWithDefaults, **kwargs)
         self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
 
     def error(self, message: str) -> NoReturn:

@@ -3,7 +3,14 @@ import pytest
 import torch
 from PIL import Image
 from tiny_training import CAPTIONS, DIM, IMAGE_SIZE, tiny_model, tiny_processor
-from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SiglipConfig,
+    SiglipModel,
+)
 
 from modeling_vlkd.trainers import VLKDDistillationCollator, features
 from modeling_vlkd.trainers.features import TextTeacher, compute_image_rows, embed_captions, fingerprint, prepare_pairs
@@ -98,6 +105,18 @@ def test_the_teacher_embeds_captions_as_its_clip_does(clip_folder, processor, tm
             expected = clip.get_text_features(**processor.tokenizer([caption], return_tensors="pt")).pooler_output[0]
         torch.testing.assert_close(embed, expected)
     assert teacher.embed(["red " * 50]).shape == (1, DIM)  # too long for CLIP: cut
+
+
+def test_siglip_reads_texts_padded_to_their_full_length(processor, tmp_path):
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    text = layers | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 16, "projection_size": 16}
+    siglip = SiglipModel(SiglipConfig(text_config=text, vision_config=layers | {"image_size": 8, "patch_size": 4}))
+    siglip.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    ids = processor.tokenizer([CAPTIONS[0]], padding="max_length", max_length=16, return_tensors="pt").input_ids
+    with torch.no_grad():
+        expected = siglip.eval().get_text_features(input_ids=ids).pooler_output
+    torch.testing.assert_close(TextTeacher(tmp_path).embed([CAPTIONS[0]]), expected)
 
 
 def test_a_clip_without_a_text_tower_is_refused(tmp_path):

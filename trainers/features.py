@@ -58,13 +58,14 @@ class TextTeacher:
     @torch.no_grad()
     def embed(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
         """Embed texts as CLIP does, not normalised: `(texts, dim)`."""
-        # SigLIP was trained without a mask, on texts padded to their full length.
-        padding = "max_length" if self.model.config.model_type.startswith("siglip") else True
+        # SigLIP was trained on texts padded to their full length, padding not masked.
+        siglip = self.model.config.model_type.startswith("siglip")
         parts = []
         for first in range(0, len(texts), batch_size):
             tokens = self.tokenizer(
                 list(texts[first : first + batch_size]),
-                padding=padding,
+                padding="max_length" if siglip else True,
+                return_attention_mask=not siglip,
                 truncation=True,
                 max_length=self.max_length,
                 return_tensors="pt",
