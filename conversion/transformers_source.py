@@ -64,8 +64,8 @@ REFUSED = {
     "siglip2_vision_model": "SigLIP 2 NaFlex takes any number of patches; take a checkpoint of fixed resolution.",
 }
 WEIGHT_FILES = ["model*.safetensors", "pytorch_model*.bin"]
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError)
-LOADING_ERRORS += (SafetensorError, StrictDataclassError, pickle.UnpicklingError)
+PYTHON_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError)
+LOADING_ERRORS = (*PYTHON_ERRORS, SafetensorError, StrictDataclassError)
 
 
 def load_strictly(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:

@@ -133,18 +133,13 @@ def plant_in_folder(folder: Path):
     torch.save({"visual_projection.weight": Intruder(folder / "intruded")}, folder / "clip/pytorch_model.bin")
 
 
-def plant_code(name: str, auto_class: str) -> Callable[[Path], None]:
+def plant_code(folder: Path):
     """Puts code beside a configuration that asks for it."""
-
-    def change(folder: Path):
-        path = folder / name
-        (path.parent / "intruder.py").write_text(f"open({str(folder / 'intruded')!r}, 'w')\nclass Intruder: ...\n")
-        content = json.loads(path.read_text())
-        reference = ["intruder.Intruder", None] if auto_class == "AutoTokenizer" else "intruder.Intruder"
-        content |= {"auto_map": {auto_class: reference}, "tokenizer_class": "X", "image_processor_type": "X"}
-        path.write_text(json.dumps(content))
-
-    return change
+    path = folder / "clip/preprocessor_config.json"
+    (folder / "clip/intruder.py").write_text(f"open({str(folder / 'intruded')!r}, 'w')\nclass Intruder: ...\n")
+    content = json.loads(path.read_text())
+    content |= {"auto_map": {"AutoImageProcessor": "intruder.Intruder"}, "image_processor_type": "Intruder"}
+    path.write_text(json.dumps(content))
 
 
 def edit_json(name: str, **changes) -> Callable[[Path], None]:
@@ -280,16 +275,7 @@ CASES = {  # name: (vision, text, change, what the line says)
         "has shape .* but config.json wants",
     ),
     "folder, forbidden": ("clip", "bart", plant_in_folder, "asks for posix.system, which is not data"),
-    "tokenizer with code": (
-        "clip",
-        "bart",
-        plant_code("bart/tokenizer_config.json", "AutoTokenizer"),
-        "its tokenizer",
-    ),
-    "preprocessing with code": (
-        *("clip", "bart", plant_code("clip/preprocessor_config.json", "AutoImageProcessor")),
-        "no usable preprocessor_config.json",
-    ),
+    "folder with code": ("clip", "bart", plant_code, "no usable preprocessor_config.json"),
     "no preprocessing": (
         "clip",
         "bart",
