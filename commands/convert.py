@@ -67,8 +67,9 @@ def print_report(report: Report, output: Path):
     """Prints what went where, and the proof."""
     console = Console(soft_wrap=True)
     parts = Table(title="What went where", title_justify="left")
-    for column in ("part", "from", "to"):
-        parts.add_column(column, overflow="fold")
+    parts.add_column("part", no_wrap=True)
+    parts.add_column("from", overflow="fold")
+    parts.add_column("to", no_wrap=True)
     for column in ("tensors", "parameters"):
         parts.add_column(column, justify="right")
     for part in report.parts:

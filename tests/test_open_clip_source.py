@@ -147,6 +147,7 @@ def test_parameter_counts_of_the_papers_clips(name, dim, millions):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # RN50x64 alone is 623 million random numbers, and as many again to compare
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "RN50x16", "RN50x64"])
 def test_the_papers_clips_at_full_size(name, tmp_path):
     """The four of the paper with every tensor random, from a checkpoint as OpenAI's and against open_clip."""
