@@ -10,7 +10,7 @@ from modeling_vlkd import __version__
 SUBCOMMANDS = {
     "demo": "distil the miniature CLIP into the miniature BART and measure it, in minutes",
     "distill": "distil a CLIP into a BART with pictures and their captions",
-    "finetune": "train a distilled model further on questions with answers, or captions",
+    "finetune": "train a distilled model further on questions about pictures",
     "answer": "answer questions about pictures",
     "caption": "caption pictures",
     "embed": "embed pictures and texts in CLIP's space",

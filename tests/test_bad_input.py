@@ -38,17 +38,6 @@ def place(tmp_path_factory, tiny_checkpoint: Path, bart_folder: Path, clip_folde
     shutil.copytree(tiny_checkpoint, place / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(tiny_checkpoint, place / "bad_config")
     (place / "bad_config" / "config.json").write_text("{")
-    captions = {"no_captions": None, "empty_caption": ["a box", ""], "good_captions": ["a box", "a ball"]}
-    captions |= {"no_such_file": ["a box", "a ball"], "broken_picture": ["a box", "a ball"]}
-    for name, texts in captions.items():
-        (place / name).mkdir()
-        good.save(place / name / "0.png")
-        good.save(place / name / "1.png")
-        if texts:
-            lines = [f"{number}.png,{text}" for number, text in enumerate(texts)]
-            (place / name / "metadata.csv").write_text("\n".join(["file_name,caption", *lines]))
-    (place / "no_such_file" / "1.png").unlink()
-    shutil.copy(place / "broken.png", place / "broken_picture" / "1.png")
     return place
 
 
@@ -83,6 +72,13 @@ CASES = [
     ("embed --text '' --checkpoint {place}/vlkd", "Text 0 is ''"),
     ("embed {place}/good.png --output {place}/no/where.safetensors --checkpoint {place}/vlkd", "there is no folder"),
     ("embed {place}/good.png --output {place} --checkpoint {place}/vlkd", "Is a directory: {place}"),
+    ("embed --text '{endless}' --checkpoint {place}/vlkd", "tokens, the model reads at most"),
+    ("demo --seed 1 --sedes 3", "did you mean --seeds?"),
+    ("demo --seeds 0", "--seeds 0: give 1 or more"),
+    ("demo --seeds two", "invalid int value: 'two'"),
+    ("demo --json {place}/no/where.json", "there is no folder {place}/no"),
+    ("demo --report {place}", "this is a folder; name a file"),
+    ("demo --output {place}/good.png", "this is a file; name a folder"),
 ]
 
 

@@ -1,6 +1,9 @@
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -58,6 +61,19 @@ def test_every_way_to_ask_gives_the_same_answers(answerer, pictures, tmp_path, b
     assert only_texts(answerer({"image": pictures[0], "question": questions})) == expected[0]
     flat = [answer for row in expected for answer in row]
     assert only_texts(answerer(image=pictures, question=questions, batch_size=batch_size)) == flat
+
+
+def test_pictures_come_from_urls_too(answerer, pictures, tmp_path):
+    pictures[0].save(tmp_path / "0.png")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        answer = answerer(image=f"{url}/0.png", question="why?", timeout=30)
+        with pytest.raises(ValueError, match=r"1\.png cannot be read"):
+            answerer(image=f"{url}/1.png", question="why?")
+        server.shutdown()
+    assert only_texts(answer) == only_texts(answerer(image=pictures[0], question="why?"))
 
 
 def test_one_picture_with_many_questions_is_seen_once(answerer, pictures, monkeypatch):
