@@ -157,7 +157,8 @@ def check_teacher(
     checks = [Check("text embeddings, relative", probe.library, difference, EMBEDDING_LIMIT)]
     if tokenizer is not None and probe.tokens is not None:
         wrong = sum(
-            trim(tokenizer(text)["input_ids"]) != ids for text, ids in zip(SENTENCES, probe.tokens, strict=True)
+            trim(tokenizer(text, truncation=True)["input_ids"]) != ids
+            for text, ids in zip(SENTENCES, probe.tokens, strict=True)
         )
         checks.append(Check("sentences tokenised otherwise", probe.library, wrong, 0))
     return checks

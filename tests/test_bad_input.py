@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,11 @@ def test_interrupting_leaves_one_line(place: Path, tmp_path: Path):
         good.save(tmp_path / f"{number}.bmp")
     command = [sys.executable, "-m", "modeling_vlkd.commands.main", "caption", str(tmp_path), "--batch-size", "1"]
     process = subprocess.Popen(
-        [*command, "--checkpoint", str(place / "vlkd")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--checkpoint", str(place / "vlkd")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
     )
     process.stdout.readline()  # it has begun
     process.send_signal(signal.SIGINT)

@@ -53,7 +53,8 @@ def test_wheel_holds_every_file_under_one_name(dist: Path):
 
 def test_source_distribution_holds_code_and_licence(dist: Path):
     [archive] = dist.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as members:
+        names = {name.partition("/")[2] for name in members.getnames()}
     assert {"LICENSE", "README.md", "setup.cfg", "pyproject.toml", "trainers/objectives.py"} <= names
 
 

@@ -29,7 +29,7 @@ from transformers import (
 from modeling_vlkd.conversion.fairseq_source import gpt2_pieces
 
 
-TEXT_CFG = {"context_length": 12, "vocab_size": 60, "width": 64, "heads": 1, "layers": 2}
+TEXT_CFG = {"context_length": 12, "width": 64, "heads": 1, "layers": 2}
 MODEL_CFGS = {  # open_clip's description of each architecture
     "vit": {"vision_cfg": {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8}},
     "resnet": {"vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "patch_size": None}},
@@ -45,13 +45,14 @@ MODEL_CFGS = {  # open_clip's description of each architecture
 MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("r", "e"), ("Ġ", "a")]
 
 
-def model_cfg(kind: str, quick_gelu: bool = False) -> dict:
-    cfg = {"embed_dim": 20, "text_cfg": dict(TEXT_CFG), "quick_gelu": quick_gelu, **MODEL_CFGS[kind]}
+def model_cfg(kind: str, quick_gelu: bool = False, vocab_size: int = 60) -> dict:
+    text_cfg = {**TEXT_CFG, "vocab_size": vocab_size}
+    cfg = {"embed_dim": 20, "text_cfg": text_cfg, "quick_gelu": quick_gelu, **MODEL_CFGS[kind]}
     return json.loads(json.dumps(cfg))
 
 
-def open_clip_model(kind: str, quick_gelu: bool = False) -> CLIP | CustomTextCLIP:
-    cfg = model_cfg(kind, quick_gelu)
+def open_clip_model(kind: str, quick_gelu: bool = False, vocab_size: int = 60) -> CLIP | CustomTextCLIP:
+    cfg = model_cfg(kind, quick_gelu, vocab_size)
     return randomise((CustomTextCLIP if cfg.pop("custom_text", False) else CLIP)(**cfg))
 
 
@@ -62,11 +63,11 @@ def openai_model(kind: str) -> CLIP:
     return model
 
 
-def save_openai_archive(kind: str, path: Path) -> None:
+def save_openai_archive(kind: str, path: Path, vocab_size: int = 60) -> None:
     """Traces a model, as OpenAI's archives are, with the sizes and the half precision that those have."""
-    model = open_clip_model(kind, quick_gelu=True)
+    model = open_clip_model(kind, quick_gelu=True, vocab_size=vocab_size)
     size = MODEL_CFGS[kind]["vision_cfg"]["image_size"]
-    for name, value in (("input_resolution", size), ("context_length", 12), ("vocab_size", 60)):
+    for name, value in (("input_resolution", size), ("context_length", 12), ("vocab_size", vocab_size)):
         model.__dict__.pop(name, None)
         model.register_buffer(name, torch.tensor(value))
     inputs = {"encode_image": (torch.zeros(1, 3, size, size),), "encode_text": (torch.zeros(1, 12).long(),)}
