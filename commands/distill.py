@@ -7,9 +7,15 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
-from modeling_vlkd.trainers import ReplayCorpus, VLKDDistillationConfig, VLKDDistillationTrainer
+from modeling_vlkd.trainers import (
+    PictureImitation,
+    ReplayCorpus,
+    VLKDDistillationConfig,
+    VLKDDistillationTrainer,
+    align_text_projection,
+)
 from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
-from modeling_vlkd.trainers.features import TextTeacher, compute_image_norm, prepare_pairs
+from modeling_vlkd.trainers.features import TextTeacher, embed_sample, prepare_pairs
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import make_question_set, read_questions
 
@@ -56,6 +62,13 @@ class DistillArguments:
             "or `context<TAB>source<TAB>target`; CLIP's embedding of the context stands where an image would."
         },
     )
+    align_text_projection: bool = field(
+        default=False,
+        metadata={
+            "help": "Start W_e as the orthogonal map that brings BART's sentences closest to CLIP's texts, and not at "
+            "random; not to go on with a distilled model."
+        },
+    )
     flip: bool = field(
         default=False, metadata={"help": "Show mirror images too; not where captions say left or right."}
     )
@@ -78,7 +91,7 @@ def main(argv: list[str]) -> int:
     )
     parser.set_defaults(output_dir="vlkd-distilled")
     arguments, training = parser.parse(argv)
-    refuse_half_a_model(parser, arguments, needs_teacher=training.ttdm_weight > 0 or arguments.replay is not None)
+    refuse_half_a_model(parser, arguments, needs_teacher(arguments, training))
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():
@@ -107,8 +120,17 @@ def make_trainer(
     model, processor = load_student(arguments)
     model.to(training.device)
     teacher = None
-    if training.ttdm_weight > 0 or arguments.replay:
+    if needs_teacher(arguments, training):
         teacher = TextTeacher(arguments.teacher or arguments.vision, training.device)
+    replay = None
+    if arguments.replay is not None:
+        replay = ReplayCorpus.from_file(arguments.replay, processor.tokenizer, teacher.embed)
+    if arguments.align_text_projection or (replay is not None and replay.has_contexts):
+        captions, image_embeds, text_embeds = embed_sample(dataset, model, processor, teacher)
+        if arguments.align_text_projection:
+            align_text_projection(model, processor, captions, text_embeds)
+        if replay is not None:
+            replay = replay.imitating(PictureImitation(image_embeds, text_embeds, training.seed))
 
     def prepare(data: Dataset, flip: bool) -> ImageCaptionPairs:
         cache = Path(arguments.cache).expanduser()
@@ -123,18 +145,18 @@ def make_trainer(
         train_dataset=prepare(dataset, arguments.flip),
         eval_dataset=None if eval_dataset is None else prepare(eval_dataset, flip=False),
         processing_class=processor,
-        replay=None
-        if arguments.replay is None
-        else ReplayCorpus.from_file(
-            arguments.replay, processor.tokenizer, teacher.embed, compute_image_norm(dataset, model, processor)
-        ),
+        replay=replay,
         question_set=None if rows is None else make_question_set(rows, model, processor),
         callbacks=[interrupt],
     )
     return trainer, interrupt
 
 
-def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, needs_teacher: bool):
+def needs_teacher(arguments: DistillArguments, training: VLKDDistillationConfig) -> bool:
+    return training.ttdm_weight > 0 or arguments.replay is not None or arguments.align_text_projection
+
+
+def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, teacher_needed: bool):
     """Stop unless the arguments say once, and wholly, what is distilled into what."""
     names = {"--vision": arguments.vision, "--text": arguments.text}
     missing = [flag for flag, name in names.items() if name is None]
@@ -142,7 +164,7 @@ def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, nee
         parser.error(f"the following arguments are required: {', '.join(missing)} (or --checkpoint)")
     if arguments.checkpoint is not None and len(missing) < 2:
         parser.error("expected either --checkpoint, or --vision and --text")
-    if arguments.checkpoint is not None and arguments.teacher is None and needs_teacher:
+    if arguments.checkpoint is not None and arguments.teacher is None and teacher_needed:
         parser.error("--checkpoint holds no text tower of CLIP; give --teacher, or --ttdm_weight 0")
 
 

@@ -1,17 +1,22 @@
 """Distils the miniature CLIP into the miniature BART with `VLKDDistillationTrainer`, with replay or without."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
-from modeling_vlkd.trainers import ReplayCorpus, VLKDDistillationConfig, VLKDDistillationTrainer
+from modeling_vlkd.trainers import (
+    PictureImitation,
+    ReplayCorpus,
+    VLKDDistillationConfig,
+    VLKDDistillationTrainer,
+    align_text_projection,
+)
 
 from .clip_teacher import embed_images, embed_texts
 from .corpus import write_replay_corpus
@@ -102,7 +107,7 @@ def distil(
     torch.manual_seed(seed)
     model, processor = assemble(teachers)
     pairs = CaptionedPictures(teachers, train, steps * BATCH_SIZE, seed)
-    align_text_projection(model, processor, pairs.text_embeds)
+    align_text_projection(model, processor, list(pairs.text_embeds), torch.stack(list(pairs.text_embeds.values())))
     corpus = make_replay(teachers, processor, output, pairs, seed) if replay else None
     args = VLKDDistillationConfig(
         output_dir=str(output),
@@ -124,61 +129,18 @@ def distil(
     return model.eval(), processor
 
 
-@torch.no_grad()
-def align_text_projection(
-    model: VLKDForConditionalGeneration, processor: VLKDProcessor, text_embeds: dict[str, Tensor]
-):
-    """Start W_e as the orthogonal map that brings BART's sentences closest to CLIP's texts (Procrustes).
-
-    The paper leaves open how W_e starts. From a random rotation, TTDM has to turn the whole space, while W'_e and the
-    decoder learn to turn it back on captions only; what captions never ask for is lost on the way. Here most of the
-    turning is done at the start, W'_e = W_e^T undoes it exactly, and BART goes on as it was.
-
-    Args:
-        text_embeds: captions and CLIP's embeddings of them, `(dim,)` each.
-    """
-    base = model.base_model
-    inputs = processor.tokenizer(list(text_embeds), padding=True, return_tensors="pt")
-    states = base.language_model.get_encoder()(**inputs).last_hidden_state[:, 0]  # (captions, d_model)
-    left, _, right = torch.linalg.svd(torch.stack(list(text_embeds.values())).T @ states, full_matrices=False)
-    base.text_projection.weight.copy_(left @ right)  # (dim, d_model)
-    base.text_to_decoder.weight.copy_((left @ right).T)
-
-
 def make_replay(
     teachers: Teachers, processor: VLKDProcessor, output: Path, pairs: CaptionedPictures, seed: int
 ) -> ReplayCorpus:
-    """Write the corpus beside the checkpoint and read it as `vlkd distill --replay` does, but picture-like."""
+    """Write the corpus beside the checkpoint and read it as `vlkd distill --replay` does."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "replay.txt"
     write_replay_corpus(path, REPLAY_LINES, QUESTION_MASKS, seed)
-    imitation = PictureImitation(pairs, seed)
     corpus = ReplayCorpus.from_file(
         path,
         processor.tokenizer,
         embed_contexts=lambda texts: embed_texts(teachers.clip, teachers.clip_processor.tokenizer, texts),
     )
-    return ReplayCorpus([replace(text, context_embeds=imitation(text.context_embeds)) for text in corpus])
-
-
-class PictureImitation:
-    """Makes CLIP's embedding of a text look like that of a picture, for it stands where pictures will.
-
-    CLIP's pictures and texts lie apart, and a picture strays around its captions. So texts are moved by the difference
-    of the two means, are given as much noise as the pictures of the pairs have around them, and their length.
-    """
-
-    def __init__(self, pairs: CaptionedPictures, seed: int):
-        pictures = torch.stack([pairs.rows[picture, 0, 0] for picture, _ in pairs.pairs])  # (pairs, dim)
-        texts = torch.stack([pairs.text_embeds[caption] for _, caption in pairs.pairs])
-        apart = normalize(pictures, dim=-1) - normalize(texts, dim=-1)
-        self.gap, self.noise = apart.mean(dim=0), apart.std(dim=0)  # (dim,) each
-        self.length = pictures.norm(dim=-1).mean()
-        self.generator = torch.Generator().manual_seed(seed)
-
-    def __call__(self, text_embeds: Tensor | None) -> Tensor | None:
-        """`(dim,)` to `(dim,)`; what has no context stays so."""
-        if text_embeds is None:
-            return None
-        strayed = self.noise * torch.randn(self.noise.shape, generator=self.generator)
-        return self.length * normalize(normalize(text_embeds, dim=-1) + self.gap + strayed, dim=-1)
+    pictures = torch.stack([pairs.rows[picture, 0, 0] for picture, _ in pairs.pairs])  # (pairs, dim)
+    texts = torch.stack([pairs.text_embeds[caption] for _, caption in pairs.pairs])
+    return corpus.imitating(PictureImitation(pictures, texts, seed))

@@ -64,6 +64,28 @@ def arguments(world, tmp_path):
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
 
 
+def test_w_e_can_start_aligned_with_clips_texts(world, arguments, tmp_path):
+    """Without a step of training W_e is left as it starts: orthogonal, and such that sentences meet CLIP's texts."""
+    training = ["--max_steps", "1", "--learning_rate", "0"]
+    meeting = {}
+    for name, flags in {"random": [], "aligned": ["--align_text_projection", "true"]}.items():
+        folder = tmp_path / name
+        assert main(["distill", *arguments, *training, *flags, "--output_dir", str(folder)]) == 0
+        model = VLKDForConditionalGeneration.from_pretrained(folder)
+        weight = model.model.text_projection.weight
+        torch.testing.assert_close(weight @ weight.T, torch.eye(DIM), atol=1e-5, rtol=0)
+        inputs = VLKDProcessor.from_pretrained(folder).tokenizer(
+            [f"A picture of a {colour} {shape}." for colour in COLOURS for shape in SHAPES],
+            padding=True,
+            return_tensors="pt",
+        )
+        teacher = CLIPModel.from_pretrained(world / "clip")
+        with torch.no_grad():
+            texts, sentences = (each.get_text_features(**inputs).pooler_output for each in (teacher, model))
+        meeting[name] = torch.nn.functional.cosine_similarity(texts, sentences).mean().item()
+    assert meeting["aligned"] > max(0.5, meeting["random"])
+
+
 def test_distill_leaves_a_checkpoint(world, arguments, tmp_path, capsys):
     extra = [
         "--replay",

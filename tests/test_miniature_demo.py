@@ -10,10 +10,11 @@ from transformers import pipeline
 from modeling_vlkd.commands.demo import main
 from modeling_vlkd.miniature import demo, distilling
 from modeling_vlkd.miniature.clip_teacher import embed_images, zero_shot_accuracy
-from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teachers, align_text_projection, assemble
+from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teachers, assemble
 from modeling_vlkd.miniature.report import BASELINES, ROWS, markdown_table
 from modeling_vlkd.miniature.scoring import score_reading
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
+from modeling_vlkd.trainers import align_text_projection
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def test_aligned_projection_is_orthogonal_and_nearer_to_clips_texts(teachers):
         return torch.cosine_similarity(sentences, targets).mean().item()
 
     before = similarity()
-    align_text_projection(model, processor, pairs.text_embeds)
+    align_text_projection(model, processor, list(pairs.text_embeds), torch.stack(list(pairs.text_embeds.values())))
     weight = model.model.text_projection.weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-4, rtol=0)
     torch.testing.assert_close(model.model.text_to_decoder.weight, weight.T)

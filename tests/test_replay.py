@@ -1,8 +1,9 @@
 import pytest
 import torch
-from tiny_training import DIM, tiny_tokenizer
+from tiny_training import DIM, tiny_model, tiny_processor, tiny_tokenizer
+from torch.nn.functional import normalize
 
-from modeling_vlkd.trainers import ReplayCorpus
+from modeling_vlkd.trainers import PictureImitation, ReplayCorpus, ReplayText, align_text_projection
 from modeling_vlkd.trainers.replay import join_image_rows, parse_replay_line
 
 
@@ -18,7 +19,7 @@ def test_a_line_has_one_two_or_three_fields():
     assert parse_replay_line("\ta red<mask>\ta red box") == (None, "a red<mask>", "a red box")
 
 
-def test_a_corpus_is_tokenized_and_its_contexts_embedded_once_and_scaled(tokenizer, tmp_path):
+def test_a_corpus_is_tokenized_and_its_contexts_embedded_once(tokenizer, tmp_path):
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("a red box\n\na teal box\ta circle\na teal box\ta<mask>\ta circle\na box\ta red box\n")
     asked = []
@@ -27,7 +28,7 @@ def test_a_corpus_is_tokenized_and_its_contexts_embedded_once_and_scaled(tokeniz
         asked.extend(texts)
         return torch.stack([torch.full((DIM,), float(len(text))) for text in texts])
 
-    texts = ReplayCorpus.from_file(corpus, tokenizer, embed, image_norm=3.0)
+    texts = ReplayCorpus.from_file(corpus, tokenizer, embed)
     assert len(texts) == 4
     assert texts.has_contexts
     assert sorted(asked) == ["a box", "a teal box"]
@@ -35,9 +36,43 @@ def test_a_corpus_is_tokenized_and_its_contexts_embedded_once_and_scaled(tokeniz
     assert texts[0].context_embeds is None
     assert tokenizer.decode(texts[2].source) == "<s>a<mask></s>"
     assert tokenizer.decode(texts[2].target) == "<s>a circle</s>"
-    lengths = [texts[index].context_embeds.norm() for index in (1, 3)]
-    assert sum(lengths) / 2 == pytest.approx(3.0)
-    assert lengths[0] / lengths[1] == pytest.approx(10 / 5)
+    assert [texts[index].context_embeds[0].item() for index in (1, 2, 3)] == [10.0, 10.0, 5.0]
+
+
+def test_an_imitated_picture_lies_where_pictures_do(tokenizer):
+    """Pictures are texts moved by a gap and strewn by noise, so imitations have the pictures' mean, spread, length."""
+    generator = torch.Generator().manual_seed(0)
+    texts = torch.randn(4000, DIM, generator=generator) + 3
+    gap, noise = torch.linspace(-0.3, 0.3, DIM), torch.linspace(0.01, 0.05, DIM)
+    pictures = normalize(texts, dim=-1) + gap + noise * torch.randn(4000, DIM, generator=generator)
+    imitation = PictureImitation(7 * normalize(pictures, dim=-1), texts, seed=1)
+    imitated = torch.stack([imitation(text) for text in texts])
+    torch.testing.assert_close(imitated.norm(dim=-1), torch.full((4000,), 7.0))
+    truth, found = (normalize(rows, dim=-1) - normalize(texts, dim=-1) for rows in (pictures, imitated))
+    torch.testing.assert_close(found.mean(dim=0), truth.mean(dim=0), atol=0.05, rtol=0)
+    assert (found.mean(dim=0) - truth.mean(dim=0)).norm() < 0.3 * truth.mean(dim=0).norm()
+
+    corpus = ReplayCorpus([ReplayText([0, 5, 2], context_embeds=texts[0]), ReplayText([0, 6, 2])])
+    moved = corpus.imitating(PictureImitation(pictures, texts, seed=2))
+    assert not torch.equal(moved[0].context_embeds, texts[0])
+    assert moved[1] == corpus[1]
+
+
+def test_w_e_starts_where_sentences_meet_clips_texts():
+    """CLIP's texts are a rotation of BART's sentences here, and that rotation is found; W'_e turns back."""
+    processor = tiny_processor()
+    model = tiny_model(processor)
+    captions = [f"a {size} {colour} box" for size in ("small", "big", "thin") for colour in ("red", "teal", "blue")]
+    inputs = processor.tokenizer(captions, padding=True, return_tensors="pt")
+    base = model.base_model
+    sentences = base.language_model.get_encoder()(**inputs).last_hidden_state[:, 0].detach()
+    rotation = torch.nn.init.orthogonal_(torch.empty_like(base.text_projection.weight))
+    align_text_projection(model, processor, captions, sentences @ rotation.T)
+    weight = base.text_projection.weight
+    torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(base.text_to_decoder.weight, weight.T)
+    found = torch.nn.functional.cosine_similarity(sentences @ weight.T, sentences @ rotation.T)
+    assert found.min() > 0.99
 
 
 def test_what_is_wrong_is_named_by_its_line(tokenizer, tmp_path):

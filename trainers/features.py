@@ -201,10 +201,20 @@ def prepare_pairs(
 
 
 @torch.no_grad()
-def compute_image_norm(
-    dataset: datasets.Dataset, model: PreTrainedModel, processor: VLKDProcessor, sample: int = 64
-) -> float:
-    """Mean length of CLIP's image embeddings, over the first pictures."""
-    pictures = [open_row(dataset, row) for row in range(min(sample, len(dataset)))]
-    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
-    return model.get_image_features(pixels).pooler_output.float().norm(dim=-1).mean().item()
+def embed_sample(
+    dataset: datasets.Dataset,
+    model: PreTrainedModel,
+    processor: VLKDProcessor,
+    teacher: TextTeacher,
+    sample: int = 512,
+    batch_size: int = 64,
+) -> tuple[list[str], Tensor, Tensor]:
+    """Embed the first pictures and a caption of each: captions, and two times `(pictures, dim)`, not normalised."""
+    count = min(sample, len(dataset))
+    parts = []
+    for first in range(0, count, batch_size):
+        pictures = [open_row(dataset, row) for row in range(first, min(first + batch_size, count))]
+        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"].to(model.device, model.dtype)
+        parts.append(model.get_image_features(pixels).pooler_output.float().cpu())
+    captions = [captions[0] for captions in dataset[:count]["captions"]]
+    return captions, torch.cat(parts), teacher.embed(captions)

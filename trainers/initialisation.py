@@ -1,8 +1,38 @@
-"""How W_i starts: the paper leaves it open, and the scale of the image rows matters."""
+"""How W_e and W_i start: the paper leaves it open, and it matters."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from modeling_vlkd.modeling_vlkd import pool_sentence
+from modeling_vlkd.processing_vlkd import VLKDProcessor
+
+
+@torch.no_grad()
+def align_text_projection(
+    model: PreTrainedModel, processor: VLKDProcessor, captions: Sequence[str], text_embeds: Tensor
+):
+    """Start W_e as the orthogonal map that brings BART's sentences closest to CLIP's texts (Procrustes).
+
+    From a random rotation, TTDM has to turn the whole space, while W'_e and the decoder learn to turn it back on
+    captions only; what captions never ask for is lost on the way. Here most of the turning is done at the start,
+    W'_e = W_e^T undoes it, and BART goes on as it was.
+
+    Args:
+        captions: some hundreds of them are enough; all go through one forward pass.
+        text_embeds: `(captions, dim)`, CLIP's embeddings of them.
+    """
+    base, was_training = model.base_model, model.training
+    model.eval()
+    inputs = processor.tokenizer(list(captions), padding=True, truncation=True, return_tensors="pt").to(model.device)
+    states = base.language_model.get_encoder()(**inputs).last_hidden_state
+    model.train(was_training)
+    sentences = pool_sentence(states, inputs["attention_mask"], model.config.text_pooling).float()
+    left, _, right = torch.linalg.svd(text_embeds.to(sentences).T @ sentences, full_matrices=False)
+    base.text_projection.weight.copy_(left @ right)  # (dim, d_model)
+    base.text_to_decoder.weight.copy_((left @ right).T)
 
 
 @torch.no_grad()

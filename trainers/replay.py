@@ -5,11 +5,12 @@ vocabulary, and loses what captions never ask for, such as comparing a question 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import PreTrainedTokenizerBase
 
 
@@ -62,21 +63,24 @@ class ReplayCorpus:
     def has_contexts(self) -> bool:
         return any(text.context_embeds is not None for text in self.texts)
 
+    def imitating(self, imitation: "PictureImitation") -> "ReplayCorpus":
+        """The same texts, each context moved to where a picture of it would be."""
+        texts = self.texts
+        moved = [None if text.context_embeds is None else imitation(text.context_embeds) for text in texts]
+        return ReplayCorpus([replace(text, context_embeds=embeds) for text, embeds in zip(texts, moved)])
+
     @classmethod
     def from_file(
         cls,
         path: str | Path,
         tokenizer: PreTrainedTokenizerBase,
         embed_contexts: Callable[[list[str]], Tensor] | None = None,
-        image_norm: float | None = None,
         max_length: int = 256,
     ) -> "ReplayCorpus":
         """Read a corpus: one text a line, `text`, `context<TAB>text` or `context<TAB>source<TAB>target`.
 
         Args:
             embed_contexts: CLIP's text tower: n texts to `(n, dim)`; needed if a line has a context.
-            image_norm: the mean length of the image embeddings. Contexts are scaled to it, for they stand where images
-                do and CLIP's texts and images differ in length.
             max_length: longer texts are cut, in tokens.
         """
         fields = []
@@ -86,7 +90,7 @@ class ReplayCorpus:
                     fields.append(parse_replay_line(line))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}.") from None
-        embeds = _embed_once([context for context, _, _ in fields], embed_contexts, image_norm, path)
+        embeds = _embed_once([context for context, _, _ in fields], embed_contexts, path)
 
         def tokenize(texts: list[str]) -> list[list[int]]:
             return tokenizer(texts, truncation=True, max_length=max_length).input_ids if texts else []
@@ -101,10 +105,32 @@ class ReplayCorpus:
         )
 
 
+class PictureImitation:
+    """Makes CLIP's embedding of a text look like that of a picture, for it stands where pictures will.
+
+    CLIP's pictures and texts lie apart, and a picture strays around its captions. So texts are moved by the difference
+    of the two means, are given as much noise as the pictures have around their captions, and their length.
+
+    Args:
+        image_embeds, text_embeds: `(pairs, dim)`, CLIP's, not normalised, of pictures and a caption of each.
+        seed: of the noise.
+    """
+
+    def __init__(self, image_embeds: Tensor, text_embeds: Tensor, seed: int = 0):
+        apart = normalize(image_embeds, dim=-1) - normalize(text_embeds, dim=-1)
+        self.gap, self.noise = apart.mean(dim=0), apart.std(dim=0)  # (dim,) each
+        self.length = image_embeds.norm(dim=-1).mean()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, text_embeds: Tensor) -> Tensor:
+        """`(dim,)` to `(dim,)`."""
+        strayed = self.noise * torch.randn(self.noise.shape, generator=self.generator)
+        return self.length * normalize(normalize(text_embeds, dim=-1) + self.gap + strayed, dim=-1)
+
+
 def _embed_once(
     contexts: list[str | None],
     embed_contexts: Callable[[list[str]], Tensor] | None,
-    image_norm: float | None,
     path: str | Path,
 ) -> dict[str | None, Tensor]:
     """Embed each distinct context once: text -> `(dim,)`."""
@@ -114,8 +140,6 @@ def _embed_once(
     if embed_contexts is None:
         raise ValueError(f"{path} has contexts, which CLIP's text tower has to embed; give `embed_contexts`.")
     embeds = torch.as_tensor(embed_contexts(distinct), dtype=torch.float32)  # (contexts, dim)
-    if image_norm is not None:
-        embeds = embeds * (image_norm / embeds.norm(dim=-1).mean())
     return dict(zip(distinct, embeds))
 
 
