@@ -171,7 +171,7 @@ class TransformersSource(CLIPSource):
         model = self.load()
 
         def prepare(text: str) -> Tensor:
-            return self.tokenizer()(text, return_tensors="pt")["input_ids"][0]
+            return self.tokenizer()(text, truncation=True, return_tensors="pt")["input_ids"][0]
 
         return Reference(lambda ids: model.get_text_features(input_ids=ids).pooler_output, prepare, "transformers")
 
