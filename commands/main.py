@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "caption": "caption pictures",
     "embed": "embed pictures and texts in CLIP's space",
     "convert": "assemble a model from a CLIP and a BART in any format",
+    "push": "publish a model on the Hub",
 }
 WIDTH = max(map(len, SUBCOMMANDS)) + 2
 HELP = "\n".join(

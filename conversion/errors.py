@@ -1,4 +1,4 @@
-"""What a conversion raises when its input is at fault: one clear line that says what to do."""
+"""What converting and publishing raise when their input is at fault: one clear line that says what to do."""
 
 import pickle
 import re
@@ -12,6 +12,10 @@ from safetensors import SafetensorError
 
 class ConversionError(ValueError):
     """A source that cannot be read, understood or converted."""
+
+
+class PublishError(ValueError):
+    """A checkpoint that cannot be published as it is, or not there, or not by this user."""
 
 
 class UnsupportedError(ConversionError):
