@@ -10,9 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from transformers.utils import logging
 
-from modeling_vlkd.conversion.assembling import STEPS, Report, convert
+from modeling_vlkd.conversion.assembling import MAX_SHARD_SIZE, STEPS, Report, convert
 from modeling_vlkd.conversion.resolving import VISION_HELP
 
+from .card_arguments import LICENSE_HELP, license_id
 from .parser import Parser
 
 
@@ -56,10 +57,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--max-shard-size",
         type=file_size,
-        default="5GB",
+        default=MAX_SHARD_SIZE,
         metavar="SIZE",
-        help="of a file with weights, such as 500MB (default: 5GB)",
+        help=f"of a file with weights, such as 500MB (default: {MAX_SHARD_SIZE})",
     )
+    parser.add_argument("--license", type=license_id, metavar="ID", help=LICENSE_HELP)
     return parser
 
 
@@ -102,6 +104,7 @@ def main(argv: list[str]) -> int:
             args.teacher,
             args.seed,
             args.max_shard_size,
+            args.license,
             progress=lambda step: bar.update(task, description=step, completed=next(done)),
         )
     print_report(report, args.output)

@@ -1,7 +1,8 @@
 """Makes a VLKD checkpoint out of a CLIP and a BART in any format, one tower at a time, and proves it."""
 
 import os
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, make_card, write_card
+from modeling_vlkd.provenance import Provenance, Source, as_list, public_words, read_metadata
 
 from .bart_source import BartSource
 from .errors import ConversionError, UnsupportedError, first_line
@@ -32,6 +35,7 @@ from .resolving import open_text, open_vision
 from .sources import CLIPSource
 
 
+MAX_SHARD_SIZE = "5GB"
 STEPS = 6  # calls of `progress` in a conversion
 
 
@@ -149,16 +153,29 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
     return probe_language(model)
 
 
-def assemble(vision: Path, text: Path, output: Path, seed: int, max_shard_size: str, report: Report):
+def assemble(
+    vision: Path, text: Path, output: Path, seed: int, max_shard_size: str, report: Report, provenance: Provenance
+) -> CardFacts:
     """Puts the towers and three new matrices together, and writes the checkpoint with its processor."""
     torch.manual_seed(seed)
     model = VLKDForConditionalGeneration.from_vision_text_pretrained(str(vision), str(text))
     for name, module in (("W_e", "text_projection"), ("W'_e", "text_to_decoder"), ("W_i", "image_to_decoder")):
         report.parts.append(part_of(name, f"new, seed {seed}", f"model.{module}", getattr(model.model, module)))
-    for config in (model.config, model.config.vision_config, model.config.text_config):
-        config._name_or_path = ""
     model.save_pretrained(output, max_shard_size=max_shard_size)
     VLKDProcessor.from_vision_text_pretrained(str(vision), str(text)).save_pretrained(output)
+    title = " + ".join(source.name for source in provenance.sources)
+    return CardFacts(title, "DIR", "converted", provenance, count_parameters(model), count_image_rows(model.config))
+
+
+def provenance_of(clip: CLIPSource, bart: BartSource, options: Sequence[str], license: str | None) -> Provenance:
+    """Tells what is converted, and by which command; the output's name is left out, for it changes no byte."""
+    words = ["vlkd", "convert", "--vision", clip.name, "--text", bart.name, "--output", "DIR", *options]
+    sources = [
+        Source.find("vision tower", clip.name, note=clip.format),
+        Source.find("language model", bart.name, note=bart.format),
+    ]
+    language = as_list(read_metadata(bart.name).get("language"))
+    return Provenance(sources, [shlex.join(public_words(words))], license, language)
 
 
 def prove(folder: Path, vision: VisionProbe, language: LanguageProbe) -> list[Check]:
@@ -173,7 +190,8 @@ def convert(
     output: Path,
     teacher: Path | None = None,
     seed: int = 0,
-    max_shard_size: str = "5GB",
+    max_shard_size: str = MAX_SHARD_SIZE,
+    license: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
     """Converts a CLIP and a BART into a VLKD checkpoint.
@@ -184,6 +202,7 @@ def convert(
         teacher: where to write CLIP's text tower and its tokenizer, which a distillation needs; nowhere if None.
         seed: of the new matrices; the same one gives the same bytes.
         max_shard_size: weights are written to files of at most this size.
+        license: of the model, for its card; nothing is stated if None.
         progress: called with the name of each step before it begins.
 
     Returns:
@@ -197,6 +216,9 @@ def convert(
         raise ConversionError(f"{output} cannot hold both the checkpoint and the teacher; give the teacher a folder.")
     progress("opening both models")
     clip, bart = open_vision(vision), open_text(text)
+    options = ["--seed", str(seed)]
+    options += [] if max_shard_size == MAX_SHARD_SIZE else ["--max-shard-size", max_shard_size]
+    provenance = provenance_of(clip, bart, options, license)
     with (
         torch.random.fork_rng(devices=[]),  # the caller's randomness is left alone
         staged(output) as content,
@@ -213,8 +235,10 @@ def convert(
         language_probe = convert_language(bart, text_folder, report)
         del bart
         progress("putting them together")
-        assemble(vision_folder, text_folder, content, seed, max_shard_size, report)
+        facts = assemble(vision_folder, text_folder, content, seed, max_shard_size, report, provenance)
         progress("proving the checkpoint")
         report.checks += prove(content, vision_probe, language_probe)
         refuse_failures(report.checks)
+        facts.proof = [(check.subject, check.against, check.limit) for check in report.checks]
+        write_card(make_card(facts), content)
     return report

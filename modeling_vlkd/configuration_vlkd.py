@@ -123,6 +123,8 @@ class VLKDConfig(PreTrainedConfig):
         output = super().to_dict()
         output["auto_map"] = AUTO_MAP
         output["custom_pipelines"] = CUSTOM_PIPELINES
+        for part in ("vision_config", "text_config"):  # the folders of whoever made it are nothing to publish
+            output[part].pop("_name_or_path", None)
         return output
 
 

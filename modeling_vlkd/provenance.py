@@ -1,0 +1,190 @@
+"""Where a model comes from, as its card may tell it to strangers: Hub ids and licences, no folder of this machine."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import constants, metadata_load
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import validate_repo_id
+
+
+CARD_NAME = "README.md"
+METADATA_KEY = "vlkd"  # of the block in a card's metadata from which the next card in a row goes on
+BASE_ROLES = ("vision tower", "language model", "base model", "checkpoint")
+DATA_ROLES = ("image-caption pairs", "replayed texts", "questions and answers")
+SECRETS = ("--hub_token", "--push_to_hub_token")
+ABSOLUTE_FOLDER = re.compile(r"""(^|[=:,"'\s])(?!//)(?:~\w*)?/(?:[^/:,="']+/)*(?=[^/:,="'\s])""")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model or data set that went into a model.
+
+    Args:
+        role: as what; one of `BASE_ROLES` or `DATA_ROLES`, or another.
+        name: its Hub id, or the last part of its path.
+        on_hub: whether `name` is a Hub id.
+        license: as its own card states it; None if that is not known.
+        note: what else there is to say, such as how many rows.
+    """
+
+    role: str
+    name: str
+    on_hub: bool = False
+    license: str | None = None
+    note: str = ""
+
+    @classmethod
+    def find(cls, role: str, name: str | Path, repo_type: str = "model", note: str = "") -> "Source":
+        """Looks up what there is to tell of a folder, file or Hub id; its card is read if it lies on this machine."""
+        shown, on_hub = public_name(name)
+        return cls(role, shown, on_hub, stated_license(read_metadata(name, repo_type)), note)
+
+
+@dataclass
+class Provenance:
+    """All that went into a model.
+
+    Args:
+        sources: models first, then data sets, in the order in which they came in.
+        commands: the command lines that were run one after the other.
+        license: of the model itself, as somebody stated it.
+        language: codes such as `"en"`, as somebody stated them.
+    """
+
+    sources: list[Source] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_towers(cls, vision: str | Path, text: str | Path) -> "Provenance":
+        """Describes a model that is put together from a CLIP and a BART."""
+        sources = [Source.find("vision tower", vision), Source.find("language model", text)]
+        return cls(sources, language=as_list(read_metadata(text).get("language")))
+
+    @classmethod
+    def of_checkpoint(cls, name: str | Path) -> "Provenance":
+        """Describes a model that was loaded from a VLKD checkpoint; a folder's card tells what went into it before."""
+        metadata = read_metadata(name)
+        block = metadata.get(METADATA_KEY)
+        block = block if isinstance(block, dict) else {}
+        sources = [Source(**each) for each in as_list(block.get("made_from")) if is_source(each)]
+        shown, on_hub = public_name(name)
+        if on_hub:  # its own repository tells the rest
+            sources = [Source.find("checkpoint", name)]
+        elif not sources:
+            ids = as_list(metadata.get("base_model"))
+            sources = [Source("base model", each, on_hub=True) for each in ids] or [Source("checkpoint", shown)]
+        commands = [each for each in as_list(block.get("commands")) if isinstance(each, str)]
+        return cls(sources, commands, stated_license(metadata), as_list(metadata.get("language")))
+
+    @classmethod
+    def of_config(cls, config: Any) -> "Provenance":
+        """Describes a model in memory by the names that it was loaded from, or its towers."""
+        if config._name_or_path:
+            return cls.of_checkpoint(config._name_or_path)
+        towers = {"vision tower": config.vision_config, "language model": config.text_config}
+        names = {role: part._name_or_path for role, part in towers.items()}
+        return cls([Source.find(role, name) for role, name in names.items() if name])
+
+    @property
+    def base_models(self) -> list[str]:
+        """Hub ids of the models."""
+        return [source.name for source in self.sources if source.on_hub and source.role in BASE_ROLES]
+
+    @property
+    def datasets(self) -> list[str]:
+        """Hub ids of the data sets."""
+        return [source.name for source in self.sources if source.on_hub and source.role in DATA_ROLES]
+
+    def add_source(self, source: Source):
+        """Adds a source, once: a run that is resumed or goes on names the same again."""
+        if source not in self.sources:
+            self.sources.append(source)
+
+    def as_metadata(self) -> dict[str, Any]:
+        """What the next card reads; values that say nothing are left out."""
+        made_from = [{name: value for name, value in asdict(source).items() if value} for source in self.sources]
+        return {"made_from": made_from, "commands": list(self.commands)}
+
+
+def public_name(name: str | Path) -> tuple[str, bool]:
+    """Gives a name that may be published, and whether it is a Hub id: of a path, the last part.
+
+    `name` may be one of open_clip's names too: `ViT-B-16:epoch_32.pt`, `hf-hub:laion/CLIP-ViT-B-32`.
+    """
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.resolve().name if path.name in ("", "..") else path.name, False
+    prefix, colon, rest = str(name).partition(":")
+    if colon:
+        if prefix == "hf-hub":
+            return rest, True
+        return (Path(rest).name if prefix == "local-dir" else f"{prefix}:{Path(rest).name}"), False
+    return (str(name), True) if is_hub_id(str(name)) else (path.name, False)
+
+
+def is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def is_source(entry: Any) -> bool:
+    """Whether an entry of a card's metadata, which anybody may have edited, describes a source."""
+    return isinstance(entry, dict) and {"role", "name"} <= set(entry) <= set(Source.__dataclass_fields__)
+
+
+def as_list(value: Any) -> list:
+    """A field of a card's metadata holds one value, several, or none."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def read_metadata(name: str | Path, repo_type: str = "model") -> dict[str, Any]:
+    """Reads the metadata of a card: in a folder, or in the Hub's cache on this machine; nothing is downloaded.
+
+    Returns:
+        Nothing where there is no card, or one whose metadata cannot be read.
+    """
+    path = Path(name).expanduser()
+    shown, on_hub = public_name(name)
+    cards = [path / CARD_NAME]
+    if on_hub:
+        snapshots = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=shown, repo_type=repo_type) / "snapshots"
+        cards = sorted(snapshots.glob(f"*/{CARD_NAME}"), key=lambda card: card.stat().st_mtime, reverse=True)
+    try:
+        return metadata_load(cards[0]) or {} if cards and cards[0].is_file() else {}
+    except (ValueError, OSError, yaml.YAMLError):
+        return {}
+
+
+def stated_license(metadata: dict[str, Any]) -> str | None:
+    """Gives the licence that a card states, by the Hub's identifiers; of one of its own, the name."""
+    names = [
+        str(metadata.get("license_name") or each) if each == "other" else str(each)
+        for each in as_list(metadata.get("license"))
+    ]
+    return ", ".join(name for name in names if name != "unknown") or None
+
+
+def hide_folders(text: str) -> str:
+    """Reduces absolute paths within a text to their last part: where a user keeps files is nobody's business."""
+    return ABSOLUTE_FOLDER.sub(r"\1", text)
+
+
+def public_words(words: Sequence[str]) -> list[str]:
+    """Gives the words of a command line without tokens and without absolute paths."""
+    kept, skip = [], False
+    for word in map(str, words):
+        if not skip and word.split("=")[0] not in SECRETS:
+            kept.append(hide_folders(word))
+        skip = word in SECRETS
+    return kept
