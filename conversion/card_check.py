@@ -94,7 +94,7 @@ def check_fields(data: dict[str, Any], path: Path, lines: list[str], places: dic
         line = places["library_name"]
         raise PublishError(f"{path}, line {line}: {lines[line - 1]!r}: this model is loaded by `transformers`.")
     for key in LISTS:
-        values = data.get(key) or []
+        values = [] if data.get(key) is None else data[key]
         if not isinstance(values, (str, list)) or not all(isinstance(each, str) for each in values):
             raise PublishError(
                 f"{path}, line {places[key]}: {key} is {values!r:.80}; expected a list of texts (quote what YAML "

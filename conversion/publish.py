@@ -177,8 +177,9 @@ def explained(what: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise PublishError("Nothing can be published while HF_HUB_OFFLINE is set; unset it.") from error
     except (HTTPError, RuntimeError, ValueError) as error:
-        # Files that do not arrive are a RuntimeError, whose cause tells more.
-        raise PublishError(f"Publishing {what} failed: {reason_of(error.__cause__ or error)}.") from error
+        # A large file that does not arrive is a RuntimeError, whose cause tells more.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise PublishError(f"Publishing {what} failed: {reason_of(cause)}.") from error
 
 
 def reason_of(error: BaseException) -> str:

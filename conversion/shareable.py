@@ -60,9 +60,9 @@ def find_shareable(folder: Path) -> Shareable:
         raise PublishError(f"{folder}/config.json names no code (auto_map, custom_pipelines); {SAVE_MODEL}.")
     read_json(folder, "generation_config.json", SAVE_MODEL)
     files = {"README.md", "config.json", "generation_config.json", *check_card(folder / "README.md")}
-    files |= check_weights(folder) | check_code(folder) | check_processor(folder)
-    files |= {name for name in LICENSE_FILES if (folder / name).is_file()}
+    files |= check_weights(folder) | check_code(folder)
     architecture = check_model(folder, config)
+    files |= check_processor(folder) | present(folder, LICENSE_FILES)
     size = sum((folder / name).stat().st_size for name in files)
     return Shareable(architecture, sorted(files), list(leftovers(folder, files)), size)
 
@@ -160,7 +160,14 @@ def check_processor(folder: Path) -> set[str]:
         raise PublishError(
             f"{folder}: its processor does not load ({first_line(error)}); {SAVE_PROCESSOR}."
         ) from error
-    names = PROCESSOR_FILES | set(processor.tokenizer.vocab_files_names.values())
+    vocabulary = set(processor.tokenizer.vocab_files_names.values()) - {"tokenizer.json"}
+    files = present(folder, PROCESSOR_FILES | vocabulary)
+    if "tokenizer.json" not in files and not vocabulary <= files:  # it loads all the same, and knows no word
+        raise PublishError(f"{folder} lacks tokenizer.json; {SAVE_PROCESSOR}.")
+    return files
+
+
+def present(folder: Path, names: set[str]) -> set[str]:
     return {name for name in names if (folder / name).is_file()}
 
 
