@@ -2,7 +2,11 @@
 
 import argparse
 import re
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from modeling_vlkd.provenance import public_words
 
 
 LICENSE_HELP = (
@@ -28,6 +32,11 @@ class CardArguments:
         for code in self.language or []:
             if not re.fullmatch("[a-z]{2,3}", code):
                 raise ValueError(f"--language: expected codes of two or three letters such as en, got {code!r}")
+
+
+def command_line(name: str, argv: Sequence[str]) -> str:
+    """Gives a command as it was typed, but for tokens and the folders in which somebody keeps things."""
+    return shlex.join(["vlkd", name, *public_words(argv)])
 
 
 def license_id(text: str) -> str:

@@ -7,6 +7,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import (
     PictureImitation,
     ReplayCorpus,
@@ -14,11 +15,13 @@ from modeling_vlkd.trainers import (
     VLKDDistillationTrainer,
     align_text_projection,
 )
+from modeling_vlkd.trainers.card_trainer import UNNAMED, VQA, RunFacts, measured, result_on
 from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
 from modeling_vlkd.trainers.features import TextTeacher, embed_sample, prepare_pairs
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import make_question_set, read_questions
 
+from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume
 
@@ -49,7 +52,9 @@ class DistillArguments:
         metadata={"help": "The CLIP, or its text tower as `vlkd convert --teacher` leaves it; by default --vision."},
     )
     split: str = field(default="train", metadata={"help": "Split of the data set to train on."})
-    eval_split: str | None = field(default=None, metadata={"help": "Split to evaluate on; see --eval_strategy."})
+    eval_split: str | None = field(
+        default=None, metadata={"help": "Split to evaluate on, at the end and as --eval_strategy says."}
+    )
     image_column: str | None = field(default=None, metadata={"help": "Column of pictures; found by default."})
     caption_column: str | None = field(default=None, metadata={"help": "Column of captions; found by default."})
     questions: str | None = field(
@@ -82,7 +87,7 @@ class DistillArguments:
 
 def main(argv: list[str]) -> int:
     parser = TrainingParser(
-        [DistillArguments, VLKDDistillationConfig],
+        [DistillArguments, CardArguments, VLKDDistillationConfig],
         prog="vlkd distill",
         usage="vlkd distill (--vision CLIP --text BART | --checkpoint DIR --teacher CLIP) --dataset PICTURES "
         "[--replay FILE] [--config FILE] [ARGUMENTS]",
@@ -90,27 +95,29 @@ def main(argv: list[str]) -> int:
         epilog=EXAMPLE,
     )
     parser.set_defaults(output_dir="vlkd-distilled")
-    arguments, training = parser.parse(argv)
+    arguments, card, training = parser.parse(argv)
     refuse_half_a_model(parser, arguments, needs_teacher(arguments, training))
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist.")
-    trainer, interrupt = make_trainer(arguments, training)
+    trainer, interrupt = make_trainer(arguments, training, facts_of(arguments, card, argv))
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
         raise ValueError(
             f"Interrupted after step {trainer.state.global_step}; the same command with "
             "`--resume_from_checkpoint true` goes on."
         )
+    evaluate_at_the_end(trainer)
     trainer.save_model()
     trainer.save_state()
+    trainer.create_model_card()
     print(f"The distilled model is in {training.output_dir}; try `vlkd answer --checkpoint {training.output_dir}`.")
     return 0
 
 
 def make_trainer(
-    arguments: DistillArguments, training: VLKDDistillationConfig
+    arguments: DistillArguments, training: VLKDDistillationConfig, facts: RunFacts
 ) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt]:
     """Assemble model, data and trainer."""
     set_seed(training.seed)
@@ -148,8 +155,42 @@ def make_trainer(
         replay=replay,
         question_set=None if rows is None else make_question_set(rows, model, processor),
         callbacks=[interrupt],
+        run_facts=facts,
     )
+    note = f"split {arguments.split}, {len(dataset)} pictures"
+    facts.provenance.add_source(Source.find("image-caption pairs", arguments.dataset, "dataset", note))
+    if arguments.replay is not None:
+        facts.provenance.add_source(Source.find("replayed texts", arguments.replay, note=f"{len(replay or [])} texts"))
     return trainer, interrupt
+
+
+def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) -> RunFacts:
+    """Gather what the model's card has to tell beside what the trainer knows, before anything is moved or removed."""
+    if arguments.checkpoint is not None:
+        provenance = Provenance.of_checkpoint(arguments.checkpoint)
+    else:
+        provenance = Provenance.of_towers(str(arguments.vision), str(arguments.text))
+    if arguments.teacher is not None:
+        provenance.add_source(Source.find("text teacher", arguments.teacher))
+    provenance.license = card.license or provenance.license
+    provenance.language = card.language or provenance.language
+    provenance.commands.append(command_line("distill", argv))
+    names = ("align_text_projection", "flip", "keep_pixels")
+    settings = {name: True for name in names if getattr(arguments, name)}
+    evaluated = Source.find("evaluation", arguments.dataset, "dataset", arguments.eval_split or "")
+    questions = Source.find("evaluation", arguments.questions) if arguments.questions else UNNAMED
+    return RunFacts(provenance, settings, evaluated, questions)
+
+
+def evaluate_at_the_end(trainer: VLKDDistillationTrainer):
+    """Measure the final weights on what there is to evaluate on, unless the last step did."""
+    if trainer.eval_dataset is not None:
+        if not measured(trainer.args, trainer.state):
+            trainer.evaluate()
+    elif trainer.question_set is not None:
+        accuracy = trainer.answer_accuracy(trainer.question_set)
+        print(f"{accuracy:.2%} of {len(trainer.question_set.questions)} questions answered right, zero-shot.")
+        trainer.run_facts.results.append(result_on(trainer.run_facts.eval_questions, *VQA, accuracy))
 
 
 def needs_teacher(arguments: DistillArguments, training: VLKDDistillationConfig) -> bool:

@@ -4,10 +4,13 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
+from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import VLKDDataCollator, answer_accuracy
+from modeling_vlkd.trainers.card_trainer import UNNAMED, VQA, CardTrainer, RunFacts, result_on
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import finetuning_examples, make_question_set, read_questions
 
+from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume
 
@@ -29,16 +32,20 @@ class FinetuneArguments:
     )
 
 
+class FinetuningTrainer(CardTrainer, Seq2SeqTrainer):
+    """transformers' own, but for the model's card."""
+
+
 def main(argv: list[str]) -> int:
     parser = TrainingParser(
-        [FinetuneArguments, Seq2SeqTrainingArguments],
+        [FinetuneArguments, CardArguments, Seq2SeqTrainingArguments],
         prog="vlkd finetune",
         usage="vlkd finetune --checkpoint MODEL --questions FILE [--eval_questions FILE] [--config FILE] [ARGUMENTS]",
         description="Trains a distilled model further on questions about pictures; CLIP stays frozen.",
         epilog=EXAMPLE,
     )
     parser.set_defaults(output_dir="vlkd-finetuned", learning_rate=3e-4, per_device_train_batch_size=64)
-    arguments, training = parser.parse(argv)
+    arguments, card, training = parser.parse(argv)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     rows = read_questions(arguments.questions)
     eval_rows = read_questions(arguments.eval_questions) if arguments.eval_questions else None
@@ -49,7 +56,7 @@ def main(argv: list[str]) -> int:
     questions = make_question_set(rows, model, processor)
     eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None
     interrupt = SaveOnInterrupt()
-    trainer = Seq2SeqTrainer(
+    trainer = FinetuningTrainer(
         model,
         training,
         data_collator=VLKDDataCollator(processor, model),
@@ -57,6 +64,7 @@ def main(argv: list[str]) -> int:
         eval_dataset=finetuning_examples(eval_questions) if eval_questions else None,
         processing_class=processor,
         callbacks=[interrupt],
+        run_facts=facts_of(arguments, card, argv, len(rows)),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     if interrupt.interrupted:
@@ -64,13 +72,26 @@ def main(argv: list[str]) -> int:
             f"Interrupted after step {trainer.state.global_step}; the same command with "
             "`--resume_from_checkpoint true` goes on."
         )
-    trainer.save_model()
-    trainer.save_state()
     if eval_questions:
         accuracy = answer_accuracy(model, processor, eval_questions, batch_size=training.eval_batch_size)
         print(f"{accuracy:.2%} of {len(eval_questions.questions)} questions answered right.")
+        trainer.run_facts.results.append(result_on(trainer.run_facts.eval_questions, *VQA, accuracy))
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
     print(f"The finetuned model is in {training.output_dir}.")
     return 0
+
+
+def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str], rows: int) -> RunFacts:
+    """Gather what the model's card has to tell beside what the trainer knows."""
+    provenance = Provenance.of_checkpoint(arguments.checkpoint)
+    provenance.add_source(Source.find("questions and answers", arguments.questions, note=f"{rows} questions"))
+    provenance.license = card.license or provenance.license
+    provenance.language = card.language or provenance.language
+    provenance.commands.append(command_line("finetune", argv))
+    evaluated = Source.find("evaluation", arguments.eval_questions) if arguments.eval_questions else UNNAMED
+    return RunFacts(provenance, eval_questions=evaluated)
 
 
 if __name__ == "__main__":

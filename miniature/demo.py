@@ -13,9 +13,11 @@ from PIL import Image
 from rich.console import Console
 
 from modeling_vlkd import __version__
+from modeling_vlkd.model_card import count_parameters, write_card
 
+from .card import demo_card
 from .clip_teacher import embed_images
-from .distilling import WEIGHTS, Teachers, assemble, distil
+from .distilling import WEIGHTS, Teachers, assemble, distil, recorded_recipe
 from .from_scratch import make_teachers
 from .report import RUNS, score_table, write_page, write_picture
 from .scoring import Predictions, score_baselines, score_model, score_reading
@@ -31,7 +33,10 @@ class DemoResult:
     """What `--json` holds, and the predictions of the checkpoint that the demo leaves."""
 
     runs: dict[str, Scores]
+    each_seed: dict[str, list[Scores]]
     baselines: Scores
+    recipe: dict[str, float]
+    parameters: dict[str, int]
     checkpoint: Path
     seeds: list[int]
     seconds: float
@@ -40,7 +45,10 @@ class DemoResult:
         versions = {"modeling_vlkd": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
         return {
             "runs": self.runs,
+            "each_seed": self.each_seed,
             "baselines": self.baselines,
+            "recipe": self.recipe,
+            "parameters": self.parameters,
             "checkpoint": str(self.checkpoint),
             "seeds": self.seeds,
             "versions": {"python": platform.python_version(), **versions},
@@ -93,7 +101,9 @@ def run_demo(
             shown += [predictions] if first else []
 
     runs = {name: mean_and_spread(scores) for name, scores in each_seed.items()}
-    result = DemoResult(runs, baselines, output.resolve(), all_seeds, time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    recipe = recorded_recipe() | ({"from_scratch": True} if from_scratch else {})
+    result = DemoResult(runs, each_seed, baselines, recipe, count_parameters(model), output, all_seeds, seconds)
     console.print(score_table(runs, baselines))
     if json_file is not None:
         json_file.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")
@@ -101,7 +111,8 @@ def run_demo(
     write_page(page, test, shown[0], runs, baselines)
     write_picture(output / "demo.png", test, shown[0])
     save_pictures(output / "pictures", test.images[:EXAMPLES])
-    console.print(f"Checkpoint: {result.checkpoint}\nReport:     {page.resolve()}", soft_wrap=True)
+    write_card(demo_card(result.as_dict()), output)
+    console.print(f"Checkpoint: {output.resolve()}\nReport:     {page.resolve()}", soft_wrap=True)
     return result
 
 

@@ -38,6 +38,12 @@ RECIPE = {
 }
 
 
+def recorded_recipe() -> dict[str, float]:
+    """The settings of a run that differ from the defaults of `VLKDDistillationConfig`, and the size of its corpus."""
+    sizes = {"max_steps": STEPS, "per_device_train_batch_size": BATCH_SIZE, "replay_lines": REPLAY_LINES}
+    return sizes | RECIPE
+
+
 @dataclass
 class Teachers:
     """A trained CLIP and BART in their folders, and CLIP in memory."""

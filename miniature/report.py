@@ -73,11 +73,19 @@ def score_table(runs: dict[str, dict[str, float]], baselines: dict[str, float]) 
     return table
 
 
+def demo_command(result: dict) -> str:
+    """The command line of a demo, from what it wrote."""
+    seeds, words = result["seeds"], ["vlkd demo"]
+    words += [f"--seeds {len(seeds)}"] if len(seeds) > 1 else []
+    words += [f"--seed {seeds[0]}"] if seeds[0] else []
+    words += ["--from-scratch"] if result["recipe"].get("from_scratch") else []
+    return " ".join(words)
+
+
 def markdown_table(result: dict) -> str:
     """The one table for a README, from what `vlkd demo --json` wrote, under the command that printed it."""
     runs = result["runs"]
-    command = f"vlkd demo --seeds {len(result['seeds'])}" if len(result["seeds"]) > 1 else "vlkd demo"
-    lines = [f"`{command}`, easy-VQA's official test split | " + " | ".join(RUNS[name] for name in runs)]
+    lines = [f"`{demo_command(result)}`, easy-VQA's official test split | " + " | ".join(RUNS[name] for name in runs)]
     lines.append(" | ".join(["---", *["---:"] * len(runs)]))
     lines += [" | ".join(row) for row in score_rows(runs, result["baselines"])]
     return "\n".join(f"| {line} |" for line in lines)

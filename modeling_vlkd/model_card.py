@@ -39,6 +39,7 @@ class CardFacts:
         results: its metrics; the data set of each is named in it.
         results_note: what has to be said beside them, such as how many runs there were.
         proof: the checks of a conversion: subject, against what, and the difference allowed.
+        limits: beside those of every VLKD.
         tags: added to `TAGS`.
         versions: of the software.
     """
@@ -54,6 +55,7 @@ class CardFacts:
     results: list[EvalResult] = field(default_factory=list)
     results_note: str = ""
     proof: list[tuple[str, str, float]] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=lambda: software_versions())
 
@@ -69,12 +71,16 @@ def software_versions() -> dict[str, str]:
 
 def count_parameters(model: Any) -> dict[str, int]:
     """Counts all parameters of a model, and those of its vision tower among them."""
-    return {"all": model.num_parameters(), "vision tower": model.base_model.vision_tower.num_parameters()}
+    return {"all": model.num_parameters(), "vision_tower": model.base_model.vision_tower.num_parameters()}
 
 
 def count_image_rows(config: Any) -> int:
     """A ViT gives its class token alone, CLIP's ResNets all rows of their attention pool."""
     return config.vision_config.num_rows if config.vision_config.model_type == "clip_resnet_vision_model" else 1
+
+
+def has_replay(provenance: Provenance) -> bool:
+    return any(source.role == "replayed texts" for source in provenance.sources)
 
 
 def make_card(facts: CardFacts) -> ModelCard:
@@ -101,7 +107,7 @@ def make_card(facts: CardFacts) -> ModelCard:
         sources=provenance.sources,
         commands=provenance.commands,
         stated_license=provenance.license,
-        has_replay=any(source.role == "replayed texts" for source in provenance.sources),
+        has_replay=has_replay(provenance),
         code=inline_code,
         escape=escape,
         link=link,

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_vlkd.processing_vlkd import VLKDProcessor
+from modeling_vlkd.provenance import Source
 
+from .card_trainer import CardTrainer
 from .collators import VLKDDistillationCollator
 from .distillation_config import VLKDDistillationConfig
 from .drawn_examples import DrawnExamples
@@ -40,7 +42,7 @@ class _SetEpoch(TrainerCallback):
         self.examples.set_epoch(int(state.epoch or 0))
 
 
-class VLKDDistillationTrainer(Trainer):
+class VLKDDistillationTrainer(CardTrainer):
     r"""
     Trains W_e, W'_e, W_i, the temperature and BART against a frozen CLIP, on image-caption pairs.
 
@@ -67,9 +69,10 @@ class VLKDDistillationTrainer(Trainer):
         data_collator (*optional*): made from `args` by default.
         replay ([`ReplayCorpus`], *optional*): texts to replay, `args.replay_per_pair` for each pair.
         question_set ([`QuestionSet`], *optional*): evaluation reports the share that is answered right, zero-shot.
-        kwargs: passed to [`~transformers.Trainer`].
+        kwargs: passed to [`CardTrainer`] and on to [`~transformers.Trainer`].
     """
 
+    stage = "distilled"
     loss_is_scaled_for_ga = True  # the terms of an update's micro-batches add up to the update's
 
     def __init__(
@@ -114,11 +117,20 @@ class VLKDDistillationTrainer(Trainer):
         )
         if isinstance(train_dataset, DrawnExamples):
             self.add_callback(_SetEpoch(train_dataset))
+        if kwargs.get("run_facts") is None:
+            self.add_unnamed_data(train_dataset, replay)
         self.question_set = question_set
         terms = ["ttdm"] * (args.ttdm_weight > 0) + ["itcl", "icti"] + ["replay"] * (replay is not None)
         self.train_terms, self.eval_terms = RunningMeans(terms), RunningMeans([t for t in terms if t != "replay"])
         self.update_tokens: dict[str, Tensor] = {}
         self.eval_embeds: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def add_unnamed_data(self, train_dataset: Any, replay: ReplayCorpus | None):
+        """Say in the card that there were data, where nobody has said which."""
+        for role, data in (("image-caption pairs", train_dataset), ("replayed texts", replay)):
+            if data is not None:
+                note = f"{len(data)} of them" if isinstance(data, Sized) else ""
+                self.run_facts.provenance.add_source(Source(role, "not named", note=note))
 
     # ---- the loss ----
 
