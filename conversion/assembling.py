@@ -27,6 +27,7 @@ from .proof import (
     check_teacher,
     probe_ids,
     probe_language,
+    probe_teacher,
     probe_text,
     probe_vision,
     refuse_failures,
@@ -127,12 +128,14 @@ def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
         tokenizer = None
     config = teacher.config
     ids = probe_ids(config.vocab_size, config.max_position_embeddings, end_of_text(config))
-    report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), teacher, tokenizer)
+    converted = probe_teacher(teacher, tokenizer, ids)
     destination = "-" if folder is None else "the teacher's folder"
     report.parts.append(part_of("text teacher", f"{source.name} ({source.format})", destination, teacher))
     if folder is not None:
         save_tower(teacher, folder)
         tokenizer.save_pretrained(folder)
+    del teacher  # before the original comes: one at a time in memory
+    report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), converted)
 
 
 def end_of_text(config: PreTrainedConfig) -> int:

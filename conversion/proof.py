@@ -59,7 +59,7 @@ class VisionProbe:
 
 @dataclass
 class TextProbe:
-    """What the original text tower makes of random tokens, and the original tokenizer of the probe sentences.
+    """What a text tower makes of random tokens, and its tokenizer of the probe sentences.
 
     ids: `(texts, length)`.
     embeds: `(texts, dim)`.
@@ -120,7 +120,10 @@ def probe_ids(vocab_size: int, length: int, end: int, seed: int = 0) -> Tensor:
 def probe_vision(reference: Reference) -> VisionProbe:
     """Runs the original vision tower on the probe pictures."""
     pixels = torch.stack([reference.prepare(picture) for picture in probe_pictures()]).float()
-    return VisionProbe(pixels, reference.encode(pixels).float(), reference.library)
+    embeds = torch.cat(
+        [reference.encode(each) for each in pixels.split(1)]
+    )  # a ResNet's activations outgrow its weights
+    return VisionProbe(pixels, embeds.float(), reference.library)
 
 
 @torch.no_grad()
@@ -147,20 +150,23 @@ def trim(ids: list[int]) -> list[int]:
 
 
 @torch.no_grad()
-def check_teacher(
-    probe: TextProbe, teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
-) -> list[Check]:
-    """Compares a converted text tower and its tokenizer with the originals."""
-    output = teacher(input_ids=probe.ids)
+def probe_teacher(teacher: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, ids: Tensor) -> TextProbe:
+    """Runs the converted text tower on the same tokens, and its tokenizer on the probe sentences."""
+    output = teacher(input_ids=ids)
     embeds = output.text_embeds if "text_embeds" in output else output.pooler_output
-    difference = relative_difference(embeds, probe.embeds)
-    checks = [Check("text embeddings, relative", probe.library, difference, EMBEDDING_LIMIT)]
-    if tokenizer is not None and probe.tokens is not None:
-        wrong = sum(
-            trim(tokenizer(text, truncation=True)["input_ids"]) != ids
-            for text, ids in zip(SENTENCES, probe.tokens, strict=True)
-        )
-        checks.append(Check("sentences tokenised otherwise", probe.library, wrong, 0))
+    tokens = None
+    if tokenizer is not None:
+        tokens = [trim(tokenizer(sentence, truncation=True)["input_ids"]) for sentence in SENTENCES]
+    return TextProbe(ids, embeds, tokens, "transformers")
+
+
+def check_teacher(original: TextProbe, converted: TextProbe) -> list[Check]:
+    """Compares a converted text tower and its tokenizer with the originals."""
+    difference = relative_difference(converted.embeds, original.embeds)
+    checks = [Check("text embeddings, relative", original.library, difference, EMBEDDING_LIMIT)]
+    if original.tokens is not None and converted.tokens is not None:
+        wrong = sum(ours != theirs for ours, theirs in zip(converted.tokens, original.tokens, strict=True))
+        checks.append(Check("sentences tokenised otherwise", original.library, wrong, 0))
     return checks
 
 
@@ -169,7 +175,7 @@ def check_checkpoint(
     model: VLKDForConditionalGeneration, processor: VLKDProcessor, vision: VisionProbe, language: LanguageProbe
 ) -> list[Check]:
     """Compares a written and reloaded checkpoint with both originals."""
-    embeds = model.get_image_features(pixel_values=vision.pixels).pooler_output
+    embeds = torch.cat([model.get_image_features(pixel_values=each).pooler_output for each in vision.pixels.split(1)])
     pixels = processor(images=probe_pictures(), return_tensors="pt")["pixel_values"]
     same_shape = pixels.shape == vision.pixels.shape
     bart = model.model.language_model
