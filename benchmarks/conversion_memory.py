@@ -3,8 +3,8 @@
     python benchmarks/conversion_memory.py --vision RN50x16 --form openai --text base
 
 Makes a CLIP and a BART of full size with random weights in a temporary folder, and converts them in a process of its
-own, whose memory is counted from after the imports, proof and text teacher included, mapped files too. Linux only. Needs
-disk for both towers and twice the output (ViT-B-16 and BART-base: 2.5 GB; RN50x64 and BART-large: 11 GB).
+own, whose memory is counted from after the imports, proof and text teacher included, mapped files too. Linux only.
+Needs disk for both towers and twice the output (ViT-B-16 and BART-base: 2.5 GB; RN50x64 and BART-large: 11 GB).
 """
 
 import argparse
