@@ -1,6 +1,7 @@
 """Configuration of VLKD: a frozen CLIP vision tower, a BART, and three matrices between them."""
 
 import math
+import sys
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -30,6 +31,9 @@ CUSTOM_PIPELINES = {
         "type": "multimodal",
     }
 }
+
+# Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
+LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
 
 
 @strict
@@ -125,6 +129,11 @@ class VLKDConfig(PreTrainedConfig):
         output["custom_pipelines"] = CUSTOM_PIPELINES
         for part in ("vision_config", "text_config"):  # the folders of whoever made it are nothing to publish
             output[part].pop("_name_or_path", None)
+        # peft looks the model type up in a table of its own, right after it has called this. So, whenever peft was
+        # imported, now is the moment to stand in that table, and nobody needs peft who does without.
+        if "peft" in sys.modules:
+            peft_constants = sys.modules["peft.utils.constants"]
+            peft_constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[self.model_type] = LORA_TARGETS
         return output
 
 

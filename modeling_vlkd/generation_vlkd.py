@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -121,9 +122,11 @@ def generate_texts(
     prefix_ids = [
         start + tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else [] for prefix in prefixes
     ]
+    # One whole configuration: `generate()` deprecates a given one beside other arguments.
+    settings = deepcopy(generate_kwargs.pop("generation_config", model.generation_config))
+    others = settings.update(**generate_kwargs, return_dict_in_generate=True, output_scores=True)
     if top_k > 1:
-        beams = generate_kwargs.get("num_beams", model.generation_config.num_beams) or 1
-        generate_kwargs |= {"num_return_sequences": top_k, "num_beams": max(beams, top_k)}
+        settings.update(num_return_sequences=top_k, num_beams=max(settings.num_beams or 1, top_k))
     results: list[list[tuple[str, float]]] = [[] for _ in prompts]
     for positions in batches_of_equal_prefix(prefix_ids, batch_size):
         inputs = processor(text=[prompts[position] for position in positions], return_tensors="pt").to(model.device)
@@ -131,7 +134,7 @@ def generate_texts(
             inputs["image_embeds"] = image_embeds[positions].to(model.device)
         if prefix_ids[positions[0]]:
             inputs["decoder_input_ids"] = torch.tensor([prefix_ids[p] for p in positions], device=model.device)
-        output = model.generate(**inputs, **generate_kwargs, return_dict_in_generate=True, output_scores=True)
+        output = model.generate(**inputs, **others, generation_config=settings)
         texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         scores = sequence_probabilities(model, output, tokenizer.pad_token_id).tolist()
         for place, position in enumerate(positions):

@@ -4,10 +4,11 @@ transformers removed its own visual question answering pipeline in 5.3; this one
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PIL import Image
+from torch.utils.data import Dataset
 from transformers.pipelines.base import GenericTensor, Pipeline
 
 from .generation_vlkd import generate_answers, generate_captions
@@ -18,6 +19,14 @@ def is_image(value: Any) -> bool:
     return isinstance(value, (str, os.PathLike, Image.Image))
 
 
+def stream(inputs: Any) -> Any:
+    """Makes a generator of what transformers would take for a single input, such as a data set of `datasets`, and of
+    an empty list, which it would look into.
+    """
+    as_it_is = is_image(inputs) or isinstance(inputs, (dict, Dataset)) or (isinstance(inputs, list) and inputs)
+    return inputs if as_it_is or not isinstance(inputs, Iterable) else (each for each in inputs)
+
+
 class VLKDPipeline(Pipeline):
     """What both pipelines share: they load the processor, and see images as the rows that CLIP makes of them."""
 
@@ -26,12 +35,15 @@ class VLKDPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def _sanitize_parameters(self, top_k=None, num_masks=None, timeout=None, generate_kwargs=None, **kwargs):
+    def _sanitize_parameters(
+        self, top_k=None, num_masks=None, timeout=None, padding=None, truncation=None, generate_kwargs=None, **kwargs
+    ):
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k={top_k}: ask for at least one text.")
         forward = {"top_k": top_k, "num_masks": num_masks, **(generate_kwargs or {}), **kwargs}
-        preprocess = {"timeout": timeout} if timeout is not None else {}
-        return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
+        preprocess = {"timeout": timeout, "truncation": truncation}
+        # `padding` was an argument of transformers' pipeline; here texts are padded to the longest one anyway.
+        return *({name: value for name, value in d.items() if value is not None} for d in (preprocess, forward)), {}
 
     def pixels(self, image: Any, timeout: float | None) -> GenericTensor:
         return self.processor(images=open_image(image, timeout), return_tensors="pt")["pixel_values"].to(self.dtype)
@@ -61,11 +73,13 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
             image (path, URL, `PIL.Image.Image`, or a list or data set of them; or `{"image", "question"}`, a list,
                 generator or data set of such): the pictures.
             question (`str` or `list[str]`, *optional*): with several images and several questions, each question is
-                asked of each image, image by image. An image asked many questions is seen once.
+                asked of each image, question by question. An image asked many questions is seen once.
             top_k (`int`, *optional*, defaults to 1): answers a question.
             num_masks (`int`, *optional*): masks in the prompt; the checkpoint's default if left out.
             batch_size (`int`, *optional*, defaults to 1): images at a time.
             timeout (`float`, *optional*): seconds to wait for a URL.
+            truncation (`bool`, *optional*, defaults to `False`): cut questions that are longer than the model reads;
+                otherwise they are a ValueError.
             kwargs: for `generate()`, such as `num_beams`.
 
         Returns:
@@ -73,22 +87,35 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
             the model gives to that answer.
         """
         if question is None:
-            return super().__call__(image, **kwargs)
-        many_images, many_questions = not is_image(image), not isinstance(question, str)
-        images = image if many_images else [image]
-        results = super().__call__([{"image": each, "question": question} for each in images], **kwargs)
-        if many_images and many_questions:
-            return [answers for of_image in results for answers in of_image]
-        return results if many_images else results[0]
+            return super().__call__(stream(image), **kwargs)
+        if is_image(image):
+            return super().__call__({"image": image, "question": question}, **kwargs)
+        # Read one by one, since a data set may not fit into memory once its pictures are decoded.
+        results = list(super().__call__(({"image": each, "question": question} for each in image), **kwargs))
+        if isinstance(question, str):
+            return results
+        return [of_image[place] for place in range(len(question)) for of_image in results]
 
-    def preprocess(self, inputs: dict[str, Any], timeout: float | None = None) -> dict[str, GenericTensor]:
+    def preprocess(
+        self, inputs: dict[str, Any], timeout: float | None = None, truncation: bool = False
+    ) -> dict[str, GenericTensor]:
         if not isinstance(inputs, dict) or not {"image", "question"} <= set(inputs):
             raise ValueError(f'Expected {{"image": ..., "question": ...}}, got {inputs!r:.200}.')
         question = inputs["question"]
         questions = [question] if isinstance(question, str) else list(question)
         self.processor.question_prefixes(questions)  # refuses empty ones before any work is done
+        if truncation:
+            questions = [self.shorten(question) for question in questions]
         pixels = self.pixels(inputs["image"], timeout)
         return {"questions": questions, "single": isinstance(question, str), "pixel_values": pixels}
+
+    def shorten(self, question: str) -> str:
+        """Cuts a question's end, so that there is room for the prompt around it and for the answer."""
+        tokenizer = self.processor.tokenizer
+        around = len(tokenizer(self.processor.question_prompts(["?"])[0])["input_ids"])
+        room = tokenizer.model_max_length - around - (self.model.generation_config.max_new_tokens or 0)
+        tokens = tokenizer(question, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+        return tokenizer.decode(tokens)
 
     def _forward(self, model_inputs: dict[str, Any], **forward_kwargs: Any) -> dict[str, Any]:
         rows = self.model.get_image_rows(model_inputs["pixel_values"])
@@ -116,7 +143,12 @@ class VLKDImageCaptioningPipeline(VLKDPipeline):
     [`VLKDVisualQuestionAnsweringPipeline`]; returns `[{"caption", "score"}]` an image.
     """
 
-    def preprocess(self, inputs: Any, timeout: float | None = None) -> dict[str, GenericTensor]:
+    def __call__(self, inputs: Any, **kwargs: Any):
+        return super().__call__(stream(inputs), **kwargs)
+
+    def preprocess(
+        self, inputs: Any, timeout: float | None = None, truncation: bool = False
+    ) -> dict[str, GenericTensor]:
         return {"pixel_values": self.pixels(inputs, timeout)}
 
     def _forward(self, model_inputs: dict[str, Any], **forward_kwargs: Any) -> dict[str, Any]:

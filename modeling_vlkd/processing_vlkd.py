@@ -16,6 +16,15 @@ ANSWER_MARK = "Answer:"
 # CLIP sees the central square. A strip longer than this is cut to its middle first, which changes no pixel of that
 # square but keeps the resized image, whose *short* side becomes CLIP's, from filling the memory.
 MAX_ASPECT_RATIO = 64
+# What chat programs send: the last message is the question, and without words in it a caption is asked for. The model
+# was never trained on conversations, so what was said before is not read, only seen.
+CHAT_TEMPLATE = """\
+{%- set content = messages[-1].content -%}
+{%- if content is not string -%}
+{%- set content = content | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -%}
+{%- endif -%}
+{{- content.strip() + question_end if content.strip() else caption -}}
+"""
 
 ImageInput = str | os.PathLike | Image.Image
 
@@ -48,6 +57,11 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         raise ValueError(
             f"{name} cannot be read ({reason}); give a whole picture file such as PNG or JPEG."
         ) from error
+
+
+def flatten(images: Sequence[Any]) -> list[ImageInput]:
+    """Takes images out of lists of one for each text, which is how chats bring them."""
+    return [each[0] if isinstance(each, (list, tuple)) and len(each) == 1 else each for each in images]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -149,9 +163,10 @@ class VLKDProcessor(ProcessorMixin):
         if images is None and text is None:
             raise ValueError("Expected images, text or both, got neither.")
         return_tensors = kwargs.pop("return_tensors", None)
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # a chat has no videos
         data: dict[str, Any] = {}
         if images is not None:
-            batch = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
+            batch = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else flatten(images)
             if not batch:
                 raise ValueError("Expected at least one image, got an empty list.")
             count = 1 if isinstance(text, str) else len(text) if text is not None else len(batch)
@@ -161,6 +176,26 @@ class VLKDProcessor(ProcessorMixin):
         if text is not None:
             data.update(self._tokenize(text, **kwargs))
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs: Any):
+        r"""
+        Turns a conversation into a question about its image: the text of the last message. Without text, the prompt
+        asks for a caption. Keyword arguments and what is returned are those of transformers.
+        """
+        variables = {"caption": self.caption_prompts()[0], "question_end": self.question_prompts(["?"])[0][1:]}
+        return super().apply_chat_template(conversation, chat_template or CHAT_TEMPLATE, **variables, **kwargs)
+
+    def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs: Any):
+        r"""
+        Decodes what the model wrote: an answer or a caption without the prompt that it repeats, other text as it is.
+        """
+        texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+        for place, text in enumerate(texts):
+            if ANSWER_MARK in text:
+                [texts[place]] = self.extract_answers([text])
+            elif text.strip().startswith(CAPTION_PREFIX):
+                [texts[place]] = self.extract_captions([text])
+        return texts
 
     def _tokenize(self, text: str | Sequence[str], **kwargs: Any) -> dict[str, Any]:
         texts = [text] if isinstance(text, str) else list(text)
