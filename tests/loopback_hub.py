@@ -252,7 +252,7 @@ class HubHandler(LoopbackHandler):
     def validate_card(self):
         try:
             data = metadata(self.json()["content"])
-            errors = [] if data.get("license") in LICENSES else [f'"license" must be one of {LICENSES}']
+            errors = [] if data.get("license", "unknown") in LICENSES else [f'"license" must be one of {LICENSES}']
         except yaml.YAMLError as error:
             errors = [f"YAML: {error}"]
         answer = {"errors": [{"message": message} for message in errors], "warnings": []}

@@ -1,0 +1,268 @@
+"""From `vlkd push`, `push_to_hub` and the trainers to a stranger: what was pushed is loaded in other processes, which
+know the Hub on loopback and nothing else, with the package and without it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loopback_http import Fault
+from loopback_hub import LoopbackHub, Repo
+from PIL import Image
+from tiny_card import shareable_copy
+from transformers import pipeline
+
+from modeling_vlkd.commands.push import summary
+from modeling_vlkd.conversion.publish import Published
+from modeling_vlkd.conversion.shareable import Shareable
+
+
+ROOT = Path(__file__).parent.parent
+QUESTIONS = ["what color is the shape?", "why?"]
+# What each process has to tell: how the model answers, and its logits, by which it is known for the same.
+ASK = """
+import json, sys
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, pipeline
+
+told = {}
+
+def ask(name, **where):
+    "Answers by the pipeline, and logits by the Auto classes."
+    picture = Image.open("picture.png")
+    answerer = pipeline("visual-question-answering", model=name, **where)
+    told_here = {"answers": [answerer(image=picture, question=question) for question in QUESTIONS]}
+    model = AutoModelForImageTextToText.from_pretrained(name, **where)
+    processor = AutoProcessor.from_pretrained(name, **where)
+    inputs = processor(images=[picture], text=QUESTIONS[:1], return_tensors="pt")
+    told_here["logits"] = model(**inputs).logits[0, -1, :8].tolist()
+    told_here["class"] = type(model).__module__.partition(".")[0]
+    return told_here
+
+def tell():
+    json.dump(told, open(sys.argv[1], "w"))
+"""
+ASK = f"QUESTIONS = {QUESTIONS!r}\n{ASK}"
+FORGET_THE_PACKAGE = f"""
+import sys
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+sys.path = [path for path in sys.path if not path.endswith({str(ROOT)!r})]
+try:
+    import modeling_vlkd
+except ImportError:
+    pass
+else:
+    sys.exit("the package is still importable")
+"""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub({"hf_write": ("alice", "write"), "hf_read": ("alice", "read")}) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def place(tiny_checkpoint: Path, tmp_path_factory) -> Path:
+    """Where all processes run: with a checkpoint, and a picture to ask about."""
+    place = tmp_path_factory.mktemp("place")
+    shareable_copy(tiny_checkpoint, place / "tiny")
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(place / "picture.png")
+    return place
+
+
+@pytest.fixture(scope="module")
+def expected(place: Path) -> dict:
+    """What the folder gives, with the package."""
+    answerer = pipeline("visual-question-answering", model=str(place / "tiny"))
+    picture = Image.open(place / "picture.png")
+    inputs = answerer.processor(images=[picture], text=QUESTIONS[:1], return_tensors="pt")
+    with torch.no_grad():
+        logits = answerer.model(**inputs).logits[0, -1, :8].tolist()
+    return {"answers": [answerer(image=picture, question=question) for question in QUESTIONS], "logits": logits}
+
+
+def run(hub: LoopbackHub, place: Path, home: str, *command: str, token: str | None = None, **more: str) -> str:
+    """Runs python with this Hub, a home of its own, and perhaps a token."""
+    environment = hub.environment(place / home, token, **more)
+    result = subprocess.run(
+        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def told_by(hub: LoopbackHub, place: Path, home: str, code: str, **arguments) -> dict:
+    run(hub, place, home, "-c", code, "told.json", **arguments)
+    return json.loads((place / "told.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def pushed(hub: LoopbackHub, place: Path) -> str:
+    """Pushes a public repository with a tag by the command; gives what it printed."""
+    command = ("-m", "modeling_vlkd.commands.main", "push", "tiny", "alice/tiny", "--tag", "v1.0")
+    return run(hub, place, "alice", *command, token="hf_write")
+
+
+def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed: str):
+    commit = hub.repos["alice/tiny"].tags["v1.0"]
+    assert pushed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 16 files")
+    assert pushed.splitlines()[-3:] == [
+        "    from transformers import pipeline",
+        '    answerer = pipeline("visual-question-answering", model="alice/tiny", revision="v1.0", '
+        "trust_remote_code=True)",
+        '    answerer(image="picture.jpg", question="what color is it?")',
+    ]
+
+
+PUSH_FROM_PYTHON = """
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from modeling_vlkd.trainers import VLKDDataCollator, VLKDDistillationConfig, VLKDDistillationTrainer
+
+def load():
+    return VLKDForConditionalGeneration.from_pretrained("tiny"), VLKDProcessor.from_pretrained("tiny")
+
+model, processor = load()
+model.push_to_hub("alice/by-hand", max_shard_size="40KB")
+processor.push_to_hub("alice/by-hand")
+
+settings = dict(max_steps=1, per_device_train_batch_size=2, save_strategy="no", report_to="none", use_cpu=True)
+settings |= dict(push_to_hub=True, learning_rate=0.0, disable_tqdm=True)  # nothing is learnt: the answers stay
+pictures = torch.rand(2, 3, 64, 64)
+
+pairs = [dict(pixel_values=picture, caption="a box.", text_teacher_embeds=torch.ones(12)) for picture in pictures]
+arguments = VLKDDistillationConfig("distilled", **settings, init_image_to_decoder=False)
+trainer = VLKDDistillationTrainer(model, arguments, train_dataset=pairs, processing_class=processor)
+trainer.train()
+trainer.push_to_hub()
+
+model, processor = load()
+rows = model.get_image_rows(pictures).detach()
+examples = [dict(image_embeds=row, question="why?", answer="so") for row in rows]
+arguments = Seq2SeqTrainingArguments("finetuned", **settings, remove_unused_columns=False)
+trainer = Seq2SeqTrainer(
+    model, arguments, data_collator=VLKDDataCollator(processor), train_dataset=examples, processing_class=processor
+)
+trainer.train()
+trainer.push_to_hub()
+
+told["with the package"] = ask("alice/tiny", revision="v1.0")
+tell()
+"""
+
+
+@pytest.fixture(scope="module")
+def pushed_from_python(hub: LoopbackHub, place: Path, pushed: str) -> dict:
+    """Pushes by the methods of model, processor and trainers, and loads with the package."""
+    return told_by(hub, place, "alice", ASK + PUSH_FROM_PYTHON, token="hf_write")
+
+
+STRANGER = """
+from huggingface_hub import constants, hf_hub_download
+
+constants.DOWNLOAD_CHUNK_SIZE = 10_000  # so that there is something to go on from, as in files of gigabytes
+trust = {"trust_remote_code": True}
+try:  # the connection breaks off, and then the storage refuses
+    hf_hub_download("alice/tiny", "model.safetensors", revision="v1.0")
+except OSError as error:
+    told["cut"] = str(error)
+for revision in ("v1.0", COMMIT):
+    told[revision] = ask("alice/tiny", revision=revision, **trust)
+told["config"] = type(AutoConfig.from_pretrained("alice/tiny", **trust)).__module__.partition(".")[0]
+told["base"] = type(AutoModel.from_pretrained("alice/tiny", **trust)).__module__.partition(".")[0]
+told["tokens"] = AutoTokenizer.from_pretrained("alice/tiny", **trust)("why?")["input_ids"]
+for name in ("alice/by-hand", "alice/distilled", "alice/finetuned"):
+    told[name] = ask(name, **trust)
+try:
+    AutoConfig.from_pretrained("alice/private", **trust)
+except OSError as error:
+    told["refused"] = str(error)
+told["private"] = ask("alice/private", token="hf_read", **trust)
+tell()
+"""
+
+
+@pytest.fixture(scope="module")
+def pulled(hub: LoopbackHub, place: Path, pushed_from_python: dict) -> dict:
+    """Loads all that was pushed as a stranger, who has neither the package nor a token."""
+    repo = hub.repos["alice/tiny"]
+    hub.repos["alice/private"] = private = Repo(private=True)
+    private.commit("main", repo.files)
+    hub.seen.clear()
+    cuts = [Fault("GET", "/get/", cut=cut) for cut in (100_000, 150_000)]
+    hub.faults += [cuts[0], Fault("GET", "/get/", status=403), cuts[1]]
+    code = f"COMMIT = {repo.tags['v1.0']!r}\n{FORGET_THE_PACKAGE}{ASK}{STRANGER}"
+    return told_by(hub, place, "stranger", code)
+
+
+@pytest.mark.parametrize("name", ["v1.0", "commit", "alice/by-hand", "alice/distilled", "alice/finetuned", "private"])
+def test_stranger_gets_what_the_folder_gives(name: str, hub: LoopbackHub, pulled: dict, expected: dict):
+    """By tag and by commit; what `push_to_hub` of model and processor, and what both trainers pushed."""
+    told = pulled[hub.repos["alice/tiny"].tags["v1.0"] if name == "commit" else name]
+    assert told == {**expected, "class": "transformers_modules"}
+
+
+def test_with_the_package_no_trust_is_needed(pushed_from_python: dict, expected: dict):
+    assert pushed_from_python["with the package"] == {**expected, "class": "modeling_vlkd"}
+
+
+def test_every_auto_class_finds_the_code(pulled: dict, tokenizer):
+    assert pulled["config"] == pulled["base"] == "transformers_modules"
+    assert pulled["tokens"] == tokenizer("why?")["input_ids"]
+
+
+def test_private_repository_is_refused_without_a_token(pulled: dict):
+    assert "alice/private is not a local folder and is not a valid model identifier" in pulled["refused"]
+
+
+def test_download_goes_on_where_it_was_cut_off(hub: LoopbackHub, place: Path, pulled: dict):
+    """Within one call of the client, as soon as the storage lets it; the next call begins anew."""
+    assert "403" in pulled["cut"]
+    ranges = [seen.range for seen in hub.seen if "/get/" in seen.path]
+    assert ranges[:4] == [None, "bytes=100000-", None, "bytes=150000-"]
+    cached = place / "stranger" / "hub" / "models--alice--tiny" / "snapshots" / hub.repos["alice/tiny"].tags["v1.0"]
+    assert (cached / "model.safetensors").read_bytes() == (place / "tiny" / "model.safetensors").read_bytes()
+
+
+def test_cache_is_enough_without_the_hub(hub: LoopbackHub, place: Path, pulled: dict, expected: dict):
+    hub.seen.clear()
+    code = f"{FORGET_THE_PACKAGE}{ASK}told = ask('alice/tiny', revision='v1.0', trust_remote_code=True)\ntell()"
+    told = told_by(hub, place, "stranger", code, HF_HUB_OFFLINE="1")
+    assert told == {**expected, "class": "transformers_modules"}
+    assert not hub.seen
+
+
+def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed_from_python: dict):
+    """And what stands on the Hub after both is a whole checkpoint."""
+    files = hub.repos["alice/by-hand"].files
+    assert "library_name: transformers" in files["README.md"].content.decode()
+    assert {"pipeline_vlkd.py", "processing_vlkd.py", "image_processing_vlkd.py", "tokenizer.json"} <= set(files)
+    assert len([name for name in files if name.endswith(".safetensors")]) > 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "/alice/tiny, commit 0123456: 2 files, 3.2 MB."),
+        ({"private": True, "tag": "v2"}, "/alice/tiny (private), commit 0123456, tagged v2: 2 files, 3.2 MB."),
+        ({"changed": False}, "2 files, 3.2 MB, which it held already: nothing was changed."),
+        ({"removed": ["model-00001-of-00002.safetensors"]}, "weights of before: model-00001-of-00002.safetensors."),
+        ({"left_out": ["runs/", "optimizer.pt"]}, "Left out: runs/, optimizer.pt."),
+        ({"architecture": "VLKDForSequenceClassification"}, "AutoModelForSequenceClassification.from_pretrained("),
+    ],
+)
+def test_summary_says_what_happened(changes: dict, expected: str):
+    about = {"architecture": "VLKDForConditionalGeneration", "left_out": []}
+    about |= {name: changes.pop(name) for name in list(changes) if name in about}
+    content = Shareable(**about, files=["README.md", "model.safetensors"], size=3_200_000)
+    facts = {"tag": None, "private": False, "changed": True, "removed": [], **changes}
+    printed = summary(Published("alice/tiny", "https://hub/alice/tiny", "0123456789" * 4, **facts, content=content))
+    assert expected in printed
