@@ -1,9 +1,10 @@
 # `make demo` and `make test` set everything up on a fresh machine with python3, git and make.
 PYTHON ?= python3
+PYTHON_MINIMUM ?= python3.10
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow style check clean
+.PHONY: demo test test-slow test-minimum style check clean
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +20,11 @@ test: $(VENV)/installed  ## every test that needs neither a GPU nor patience
 test-slow: $(VENV)/installed  ## the rest: towers of full size, training from scratch
 	$(BIN)/python -m pytest -m slow
 
+test-minimum:  ## the tests on the oldest Python and the oldest versions that are allowed
+	$(PYTHON_MINIMUM) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip install --constraint .ci/minimum.txt --editable ".[test]"
+	$(VENV)-minimum/bin/python -m pytest
+
 style: $(VENV)/installed  ## format and lint
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -29,4 +35,4 @@ check: $(VENV)/installed  ## formatting, lint and types, without changing anythi
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-minimum build dist *.egg-info

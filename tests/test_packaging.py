@@ -1,5 +1,6 @@
 """The wheel and the source distribution hold all that is needed, and work where there is no checkout."""
 
+import configparser
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 
 ROOT = Path(__file__).parent.parent
@@ -18,6 +21,21 @@ ROOMS = {
     "miniature": "modeling_vlkd/miniature",
     "commands": "modeling_vlkd/commands",
 }
+
+
+def lowest_versions(requirements: list[str], operator: str) -> dict[str, Version]:
+    """The versions that requirements name with one operator, by package."""
+    parsed = [Requirement(line) for line in requirements if line and not line.startswith("#")]
+    bounds = [(each.name, bound) for each in parsed for bound in each.specifier if bound.operator == operator]
+    return {name: Version(bound.version) for name, bound in bounds}
+
+
+def test_the_minimum_set_is_what_is_required():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    required = setup["options"]["install_requires"].splitlines()
+    minimum = (ROOT / ".ci" / "minimum.txt").read_text().splitlines()
+    assert lowest_versions(minimum, "==") == lowest_versions(required, ">=")
 
 
 def installed_files() -> set[str]:
@@ -35,7 +53,7 @@ def dist(tmp_path_factory) -> Path:
     """A folder with a wheel built from the source distribution, as `python -m build` makes both."""
     source = tmp_path_factory.mktemp("source") / "checkout"
     ignored = shutil.ignore_patterns(
-        ".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "vlkd-demo", ".*cache"
+        ".git", ".venv*", "__pycache__", "*.egg-info", "build", "dist", "vlkd-demo", ".*cache"
     )
     shutil.copytree(ROOT, source, ignore=ignored)
     dist = tmp_path_factory.mktemp("dist")
