@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from .errors import PublishError, first_line
+from .published_card import addressed
 from .shareable import Shareable, find_shareable
 
 
@@ -87,8 +88,7 @@ def publish(
         removed = [name for name in names_in(before) if OLD_WEIGHTS.fullmatch(name) and name not in content.files]
         commit = api.create_commit(
             repo_id,
-            [CommitOperationAdd(name, folder / name) for name in content.files]
-            + [CommitOperationDelete(name) for name in removed],
+            additions(folder, content, repo_id) + [CommitOperationDelete(name) for name in removed],
             commit_message=message or f"Upload {content.architecture}",
             parent_commit=before.sha,  # refused if somebody else committed meanwhile
         )
@@ -112,6 +112,14 @@ def check_names(repo_id: str, tag: str | None):
         raise PublishError(f"{repo_id!r} does not say whose; give USER/{repo_id}.")
     if tag is not None and not TAG.fullmatch(tag):
         raise PublishError(f"{tag!r} is no name of a tag; use letters, digits, dots and dashes, as in v1.0.")
+
+
+def additions(folder: Path, content: Shareable, repo_id: str) -> list[CommitOperationAdd]:
+    """Takes the files as they are, but for the card, which has to say where it will stand."""
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    files: dict[str, Path | bytes] = {name: folder / name for name in content.files}
+    files["README.md"] = addressed(card, repo_id).encode()
+    return [CommitOperationAdd(name, file) for name, file in files.items()]
 
 
 def names_in(info: ModelInfo) -> list[str]:

@@ -17,8 +17,8 @@ import modeling_vlkd
 from modeling_vlkd import VLKDProcessor
 from modeling_vlkd.vision_towers_vlkd import refuse_missing
 
-from .card_check import check_card
 from .errors import PublishError, first_line
+from .published_card import check_card
 
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"

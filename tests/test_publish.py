@@ -82,6 +82,14 @@ def test_weights_of_before_are_removed_in_the_same_commit(hub: LoopbackHub, fold
     assert len(repo.commits) == 4
 
 
+def test_card_is_published_with_the_address_of_its_repository(hub: LoopbackHub, folder: Path):
+    line = 'name = "tiny"  # the id of this repository, or the folder where it lies\n'
+    (folder / "README.md").write_text(CARD + line)
+    publish(folder, "alice/tiny")
+    assert 'name = "alice/tiny"  #' in hub.repos["alice/tiny"].files["README.md"].content.decode()
+    assert (folder / "README.md").read_text() == CARD + line
+
+
 def test_publishing_the_same_again_changes_nothing_but_tags(hub: LoopbackHub, folder: Path):
     first = publish(folder, "alice/tiny")
     again = publish(folder, "alice/tiny", tag="v1.0")

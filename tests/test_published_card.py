@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 from tiny_card import CARD
 
-from modeling_vlkd.conversion.card_check import check_card
 from modeling_vlkd.conversion.errors import PublishError
+from modeling_vlkd.conversion.published_card import addressed, check_card
+from modeling_vlkd.model_card import CardFacts, is_untouched, make_card
+from modeling_vlkd.provenance import Provenance
 
 
 @pytest.fixture
@@ -88,3 +90,26 @@ def test_pictures_of_the_folder_are_found_and_others_left_alone(card: Path):
     )
     card.write_text(CARD + shown, encoding="utf-8")
     assert check_card(card) == ["a b.png", "pictures/c.png"]
+
+
+@pytest.mark.parametrize("stage", ["converted", "distilled"])
+def test_generated_card_names_the_repository_instead_of_the_folder(stage: str):
+    commands = ["vlkd convert --output 'my vlkd'", "vlkd distill --checkpoint 'my vlkd' --dataset pictures"]
+    provenance = Provenance(commands=commands)
+    card = str(make_card(CardFacts("my vlkd", "my vlkd", stage, provenance)))
+    sent = addressed(card, "alice/tiny")
+    assert 'name = "alice/tiny"  #' in sent
+    assert sent.count("--checkpoint alice/tiny ") == 1
+    assert all(command in sent for command in commands)  # what was run stays as it was
+    assert is_untouched(card)
+    assert is_untouched(sent)
+    assert addressed(sent, "alice/tiny") == sent
+
+
+def test_edited_card_stays_known_as_edited():
+    card = str(make_card(CardFacts("tiny", "tiny", "distilled", Provenance()))).replace("# tiny", "# My own")
+    sent = addressed(card, "alice/tiny")
+    assert 'name = "alice/tiny"  #' in sent
+    assert "# My own" in sent
+    assert not is_untouched(sent)
+    assert addressed(CARD, "alice/tiny") == CARD

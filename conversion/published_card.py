@@ -1,6 +1,8 @@
-"""Checks a model card before it is published, and says in which line it is wrong."""
+"""A model card on its way to the Hub: checked, with the line that is wrong, and addressed to its repository."""
 
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
+from modeling_vlkd.model_card import is_untouched, signature
+
 from .errors import PublishError, first_line
 
 
 # What a reader of the Hub goes by: what one may do with the model, what loads it, and which pipeline runs it.
 REQUIRED = {"license": "apache-2.0", "library_name": "transformers", "pipeline_tag": "visual-question-answering"}
 LISTS = ("base_model", "datasets", "language", "metrics", "tags")  # each a text, or a list of texts
+# The line of a generated card by which its reader loads the model.
+ADDRESS = re.compile(r'^name = (".*")(?=  # the id of this repository)', re.MULTILINE)
 PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^)\s>]+)|<img\b[^>]*\bsrc=[\"']([^\"']+)[\"']")
 
 
@@ -113,3 +119,22 @@ def pictures_of(text: str, path: Path) -> Iterator[str]:
         if name.startswith("/") or ".." in name.split("/") or not (path.parent / name).is_file():
             raise PublishError(f"{path}, line {line}: there is no picture {link} in {path.parent}; put it there.")
         yield name
+
+
+def addressed(card: str, repo_id: str) -> str:
+    """Has a generated card load the model from the repository, where it named the folder that it was written into.
+
+    A card that nobody has edited still counts as such; in others, only what was generated is changed.
+    """
+    found = ADDRESS.search(card)
+    if found is None:
+        return card
+    # Only in how to use it: elsewhere, in the metadata too, stand the commands that were run.
+    use, heading, made = card[found.start() :].partition("\n## How it was made\n")
+    folder = shlex.quote(json.loads(found[1]))
+    use = ADDRESS.sub(f'name = "{repo_id}"', use).replace(f"--checkpoint {folder} ", f"--checkpoint {repo_id} ")
+    content = card[: found.start()] + use + heading + made
+    if is_untouched(card):
+        unsigned = "\n".join(content.rstrip().splitlines()[:-1])
+        return f"{unsigned}\n{signature(unsigned)}\n"
+    return content
