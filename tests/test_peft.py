@@ -1,0 +1,145 @@
+"""Adapters of peft: LoRA where it goes by itself, trained, saved, loaded and merged."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
+from random_weights import randomise
+from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
+from torch import nn
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDModel
+from modeling_vlkd.trainers import VLKDDataCollator
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's, not ours
+BRIDGE = ["text_projection", "text_to_decoder", "image_to_decoder"]
+
+
+def first_output(model: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(**inputs)[0]
+
+
+@pytest.mark.parametrize("tower", ["vit", "resnet", "siglip"])  # all have a q_proj and a v_proj
+def test_lora_goes_into_bart_by_default(make_model, tower: str):
+    expected = {
+        f"language_model.{part}.layers.{layer}.{attention}.{name}"
+        for part, attentions in {"encoder": ["self_attn"], "decoder": ["self_attn", "encoder_attn"]}.items()
+        for layer in range(2)
+        for attention in attentions
+        for name in ("q_proj", "v_proj")
+    }
+    assert set(get_peft_model(make_model(tower, VLKDModel), LoraConfig()).targeted_module_names) == expected
+    whole = get_peft_model(make_model(tower), LoraConfig())
+    assert set(whole.targeted_module_names) == {f"model.{name}" for name in expected}
+    trainable = [name for name, parameter in whole.named_parameters() if parameter.requires_grad]
+    assert len(trainable) == 2 * len(expected)
+    assert all("lora_" in name and "vision_tower" not in name for name in trainable)
+
+
+def test_peft_may_be_imported_last(tiny_checkpoint: Path):
+    """And nobody pays for peft who does not use it."""
+    code = f"""
+import sys
+import modeling_vlkd
+assert "peft" not in sys.modules
+from transformers import AutoModel
+model = AutoModel.from_pretrained({str(tiny_checkpoint)!r})
+from peft import LoraConfig, get_peft_model
+print(len(get_peft_model(model, LoraConfig()).targeted_module_names))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "12", result.stderr
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[dict]:
+    rows = torch.randn(len(CAPTIONS), 1, DIM, generator=torch.Generator().manual_seed(0))
+    return [
+        {"image_embeds": row, "question": "what is it?", "answer": caption} for row, caption in zip(rows, CAPTIONS)
+    ]
+
+
+@pytest.mark.parametrize("bridge", [None, BRIDGE], ids=["adapters", "adapters and bridge"])
+def test_trainer_trains_the_adapters_alone(examples, tmp_path, bridge: list[str] | None):
+    processor = tiny_processor()
+    model = tiny_model(processor)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", r=16, lora_alpha=32, modules_to_save=bridge)
+    trainer = Seq2SeqTrainer(
+        get_peft_model(model, config),
+        Seq2SeqTrainingArguments(
+            tmp_path / "run",
+            **{"max_steps": 60, "learning_rate": 1e-2, "per_device_train_batch_size": 12, "logging_steps": 20},
+            **{"report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "seed": 0},
+            **{"predict_with_generate": True, "remove_unused_columns": False, "label_names": ["labels"]},
+        ),
+        data_collator=VLKDDataCollator(processor, model),
+        train_dataset=examples,
+        eval_dataset=examples[:2],
+    )
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] - 0.5
+    assert "eval_loss" in trainer.evaluate()  # which generates, too
+
+    trained = {name.replace("base_layer.", ""): tensor for name, tensor in model.state_dict().items()}
+    for name, tensor in before.items():
+        part = name.removeprefix("model.").removesuffix(".weight")
+        if bridge and part in BRIDGE:
+            assert not torch.equal(tensor, trained[f"model.{part}.modules_to_save.default.weight"]), name
+        else:
+            assert torch.equal(tensor, trained[name]), name
+
+    trainer.save_model(tmp_path / "adapter")
+    files = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert "model.safetensors" not in files
+    again = PeftModel.from_pretrained(tiny_model(processor), tmp_path / "adapter")
+    batch = VLKDDataCollator(processor, model)(examples)
+    assert torch.equal(first_output(again, batch), first_output(trainer.model, batch))
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_checkpoint: Path, tmp_path_factory) -> Path:
+    """A folder with an adapter, bridge included, whose weights are random."""
+    folder = tmp_path_factory.mktemp("adapter")
+    base = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    adapted = get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=BRIDGE))
+    for module in adapted.modules():
+        if isinstance(module, nn.ModuleDict):  # peft keeps what it adds in these
+            randomise(module, seed=3)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+def test_adapters_are_loaded_in_every_way(tiny_checkpoint: Path, adapter: Path, inputs):
+    load = VLKDForConditionalGeneration.from_pretrained
+    base, adapted = load(tiny_checkpoint), PeftModel.from_pretrained(load(tiny_checkpoint), adapter)
+    expected = first_output(adapted, inputs)
+    assert not torch.allclose(expected, first_output(base, inputs), atol=1e-2)
+    by_method = load(tiny_checkpoint)
+    by_method.load_adapter(adapter)
+    for model in (by_method, load(adapter), AutoPeftModelForSeq2SeqLM.from_pretrained(adapter)):
+        assert torch.equal(first_output(model, inputs), expected)
+    written = adapted.generate(**inputs, max_new_tokens=8, num_beams=2)
+    assert torch.equal(by_method.generate(**inputs, max_new_tokens=8, num_beams=2), written)
+    with adapted.disable_adapter():
+        assert torch.equal(first_output(adapted, inputs), first_output(base, inputs))
+
+
+def test_a_merged_model_is_a_whole_checkpoint(tiny_checkpoint: Path, adapter: Path, inputs, tmp_path):
+    adapted = PeftModel.from_pretrained(VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint), adapter)
+    expected = first_output(adapted, inputs)
+    merged = adapted.merge_and_unload()
+    assert type(merged) is VLKDForConditionalGeneration
+    torch.testing.assert_close(first_output(merged, inputs), expected, rtol=1e-4, atol=1e-4)
+    merged.save_pretrained(tmp_path)
+    loaded, info = VLKDForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    assert torch.equal(first_output(loaded, inputs), first_output(merged, inputs))
