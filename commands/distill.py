@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import set_seed
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
-from modeling_vlkd.provenance import Provenance, Source
+from modeling_vlkd.provenance import Provenance, Source, read_metadata, stated_languages
 from modeling_vlkd.trainers import (
     PictureImitation,
     ReplayCorpus,
@@ -157,10 +157,7 @@ def make_trainer(
         callbacks=[interrupt],
         run_facts=facts,
     )
-    note = f"split {arguments.split}, {len(dataset)} pictures"
-    facts.provenance.add_source(Source.find("image-caption pairs", arguments.dataset, "dataset", note))
-    if arguments.replay is not None:
-        facts.provenance.add_source(Source.find("replayed texts", arguments.replay, note=f"{len(replay or [])} texts"))
+    add_data(facts.provenance, arguments, len(dataset), len(replay or []))
     return trainer, interrupt
 
 
@@ -180,6 +177,15 @@ def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) 
     evaluated = Source.find("evaluation", arguments.dataset, "dataset", arguments.eval_split or "")
     questions = Source.find("evaluation", arguments.questions) if arguments.questions else UNNAMED
     return RunFacts(provenance, settings, evaluated, questions)
+
+
+def add_data(provenance: Provenance, arguments: DistillArguments, pictures: int, texts: int):
+    """Add the data sets to what goes into the model; that of the Hub has brought its card with it by now."""
+    note = f"split {arguments.split}, {pictures} pictures"
+    provenance.add_source(Source.find("image-caption pairs", arguments.dataset, "dataset", note))
+    if arguments.replay is not None:
+        provenance.add_source(Source.find("replayed texts", arguments.replay, note=f"{texts} texts"))
+    provenance.language = provenance.language or stated_languages(read_metadata(arguments.dataset, "dataset"))
 
 
 def evaluate_at_the_end(trainer: VLKDDistillationTrainer):

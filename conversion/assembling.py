@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, make_card, write_card
-from modeling_vlkd.provenance import Provenance, Source, as_list, public_words, read_metadata
+from modeling_vlkd.provenance import Provenance, Source, public_words, read_metadata, stated_languages
 
 from .bart_source import BartSource
 from .errors import ConversionError, UnsupportedError, first_line
@@ -177,7 +177,7 @@ def provenance_of(clip: CLIPSource, bart: BartSource, options: Sequence[str], li
         Source.find("vision tower", clip.name, note=clip.format),
         Source.find("language model", bart.name, note=bart.format),
     ]
-    language = as_list(read_metadata(bart.name).get("language"))
+    language = stated_languages(read_metadata(bart.name))
     return Provenance(sources, [shlex.join(public_words(words))], license, language)
 
 

@@ -20,7 +20,6 @@ from .provenance import CARD_NAME, DATA_ROLES, METADATA_KEY, Provenance, Source
 GENERATED_NAME = "README.generated.md"  # where a new card goes if somebody has edited the old one
 PIPELINE_TAG = "visual-question-answering"
 TAGS = ["vlkd", "image-captioning", "image-text-to-text", "knowledge-distillation", "clip", "bart"]
-STAGES = ("converted", "distilled", "finetuned")
 
 
 @dataclass
@@ -30,7 +29,7 @@ class CardFacts:
     Args:
         name: its title.
         location: what to load it by, as long as it is where it was written: a Hub id or a folder.
-        stage: one of `STAGES`.
+        stage: `converted`, `distilled` or `finetuned`.
         provenance: what went into it.
         parameters: of which part, how many.
         image_rows: how many rows the vision tower gives for a picture.

@@ -66,42 +66,43 @@ class Provenance:
     def of_towers(cls, vision: str | Path, text: str | Path) -> "Provenance":
         """Describes a model that is put together from a CLIP and a BART."""
         sources = [Source.find("vision tower", vision), Source.find("language model", text)]
-        return cls(sources, language=as_list(read_metadata(text).get("language")))
+        return cls(sources, language=stated_languages(read_metadata(text)))
 
     @classmethod
     def of_checkpoint(cls, name: str | Path) -> "Provenance":
         """Describes a model that was loaded from a VLKD checkpoint; a folder's card tells what went into it before."""
-        metadata = read_metadata(name)
+        metadata, (shown, on_hub) = read_metadata(name), public_name(name)
+        stated, language = as_list(metadata.get("license"))[:1], stated_languages(metadata)
+        license = str(stated[0]) if stated and stated[0] != "unknown" else None
+        if on_hub:  # its own repository tells the rest
+            return cls([Source.find("checkpoint", name)], license=license, language=language)
         block = metadata.get(METADATA_KEY)
         block = block if isinstance(block, dict) else {}
+        ids = [Source("base model", str(each), on_hub=True) for each in as_list(metadata.get("base_model"))]
         sources = [Source(**each) for each in as_list(block.get("made_from")) if is_source(each)]
-        shown, on_hub = public_name(name)
-        if on_hub:  # its own repository tells the rest
-            sources = [Source.find("checkpoint", name)]
-        elif not sources:
-            ids = as_list(metadata.get("base_model"))
-            sources = [Source("base model", each, on_hub=True) for each in ids] or [Source("checkpoint", shown)]
         commands = [each for each in as_list(block.get("commands")) if isinstance(each, str)]
-        return cls(sources, commands, stated_license(metadata), as_list(metadata.get("language")))
+        return cls(sources or ids or [Source("checkpoint", shown)], commands, license, language)
 
     @classmethod
     def of_config(cls, config: Any) -> "Provenance":
         """Describes a model in memory by the names that it was loaded from, or its towers."""
         if config._name_or_path:
             return cls.of_checkpoint(config._name_or_path)
-        towers = {"vision tower": config.vision_config, "language model": config.text_config}
-        names = {role: part._name_or_path for role, part in towers.items()}
-        return cls([Source.find(role, name) for role, name in names.items() if name])
+        vision, text = config.vision_config._name_or_path, config.text_config._name_or_path
+        return cls.of_towers(vision, text) if vision and text else cls()
 
     @property
     def base_models(self) -> list[str]:
         """Hub ids of the models."""
-        return [source.name for source in self.sources if source.on_hub and source.role in BASE_ROLES]
+        return self.ids_of(BASE_ROLES)
 
     @property
     def datasets(self) -> list[str]:
         """Hub ids of the data sets."""
-        return [source.name for source in self.sources if source.on_hub and source.role in DATA_ROLES]
+        return self.ids_of(DATA_ROLES)
+
+    def ids_of(self, roles: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys(source.name for source in self.sources if source.on_hub and source.role in roles))
 
     def add_source(self, source: Source):
         """Adds a source, once: a run that is resumed or goes on names the same again."""
@@ -125,7 +126,7 @@ def public_name(name: str | Path) -> tuple[str, bool]:
     prefix, colon, rest = str(name).partition(":")
     if colon:
         if prefix == "hf-hub":
-            return rest, True
+            return rest, is_hub_id(rest)
         return (Path(rest).name if prefix == "local-dir" else f"{prefix}:{Path(rest).name}"), False
     return (str(name), True) if is_hub_id(str(name)) else (path.name, False)
 
@@ -140,7 +141,11 @@ def is_hub_id(name: str) -> bool:
 
 def is_source(entry: Any) -> bool:
     """Whether an entry of a card's metadata, which anybody may have edited, describes a source."""
-    return isinstance(entry, dict) and {"role", "name"} <= set(entry) <= set(Source.__dataclass_fields__)
+    return (
+        isinstance(entry, dict)
+        and {"role", "name"} <= set(entry) <= set(Source.__dataclass_fields__)
+        and all(isinstance(value, bool if name == "on_hub" else str) for name, value in entry.items())
+    )
 
 
 def as_list(value: Any) -> list:
@@ -173,6 +178,10 @@ def stated_license(metadata: dict[str, Any]) -> str | None:
         for each in as_list(metadata.get("license"))
     ]
     return ", ".join(name for name in names if name != "unknown") or None
+
+
+def stated_languages(metadata: dict[str, Any]) -> list[str]:
+    return [code for code in as_list(metadata.get("language")) if isinstance(code, str)]
 
 
 def hide_folders(text: str) -> str:

@@ -153,7 +153,8 @@ def last_losses(log: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Takes what was logged last in training; of a run that logged nothing, its mean loss."""
     entries = [entry for entry in log if "loss" in entry]
     if entries:
-        return {name: value for name, value in entries[-1].items() if name not in NO_LOSS}
+        losses = {name: value for name, value in entries[-1].items() if name not in NO_LOSS}
+        return {"step": entries[-1]["step"]} | losses
     means = [entry["train_loss"] for entry in log if "train_loss" in entry]
     return {"loss, mean of the run": means[-1]} if means else {}
 
