@@ -6,7 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from loopback_hub import LoopbackHub
 from PIL import Image
+from stranger import FORGET_THE_PACKAGE, run
 from tiny_sources import save_openai_archive
 
 from modeling_vlkd.commands.main import main
@@ -57,7 +59,7 @@ def tour(tmp_path_factory) -> Path:
 
 def test_python_blocks_run_one_after_the_other(tour: Path, monkeypatch):
     monkeypatch.chdir(tour)
-    found = blocks("python")
+    found = [block for block in blocks("python") if "trust_remote_code" not in block]
     assert len(found) >= 4
     names: dict = {}
     for number, block in enumerate(found):
@@ -70,13 +72,28 @@ def test_python_blocks_run_one_after_the_other(tour: Path, monkeypatch):
 SHELL_LINES = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-@pytest.mark.parametrize("line", SHELL_LINES)
+PUSH_LINES = [line for line in SHELL_LINES if line.startswith("vlkd push ")]  # they need a Hub
+
+
+@pytest.mark.parametrize("line", [line for line in SHELL_LINES if line not in PUSH_LINES])
 def test_shell_lines_run(line: str, tour: Path, monkeypatch, capsys):
     monkeypatch.chdir(tour)
     program, *words = shlex.split(line, comments=True)
     assert program == "vlkd"
     assert main(words) == 0
     assert capsys.readouterr().out.strip()
+
+
+def test_what_is_pushed_is_loaded_by_a_stranger(tour: Path):
+    [block] = [block for block in blocks("python") if "trust_remote_code" in block]
+    assert PUSH_LINES
+    with LoopbackHub({"hf_write": ("alice", "write")}) as hub:
+        for line in PUSH_LINES:
+            _, *words = shlex.split(line)
+            assert "trust_remote_code=True" in run(
+                hub, tour, "alice", "-m", "modeling_vlkd.commands.main", *words, token="hf_write"
+            )
+        run(hub, tour, "stranger", "-c", FORGET_THE_PACKAGE + block)
 
 
 def test_make_targets_exist():

@@ -3,8 +3,6 @@ know the Hub on loopback and nothing else, with the package and without it.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from loopback_http import Fault
 from loopback_hub import LoopbackHub, Repo
 from PIL import Image
+from stranger import FORGET_THE_PACKAGE, run
 from tiny_card import shareable_copy
 from transformers import pipeline
 
@@ -22,7 +21,6 @@ from modeling_vlkd.conversion.publish import Published
 from modeling_vlkd.conversion.shareable import Shareable
 
 
-ROOT = Path(__file__).parent.parent
 QUESTIONS = ["what color is the shape?", "why?"]
 # What each process has to tell: how the model answers, and its logits, by which it is known for the same.
 ASK = """
@@ -49,17 +47,6 @@ def tell():
     json.dump(told, open(sys.argv[1], "w"))
 """
 ASK = f"QUESTIONS = {QUESTIONS!r}\n{ASK}"
-FORGET_THE_PACKAGE = f"""
-import sys
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-sys.path = [path for path in sys.path if not path.endswith({str(ROOT)!r})]
-try:
-    import modeling_vlkd
-except ImportError:
-    pass
-else:
-    sys.exit("the package is still importable")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +74,6 @@ def expected(place: Path) -> dict:
     with torch.no_grad():
         logits = answerer.model(**inputs).logits[0, -1, :8].tolist()
     return {"answers": [answerer(image=picture, question=question) for question in QUESTIONS], "logits": logits}
-
-
-def run(hub: LoopbackHub, place: Path, home: str, *command: str, token: str | None = None, **more: str) -> str:
-    """Runs python with this Hub, a home of its own, and perhaps a token."""
-    environment = hub.environment(place / home, token, **more)
-    result = subprocess.run(
-        [sys.executable, *command], cwd=place, env=environment, capture_output=True, text=True, timeout=280
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 def told_by(hub: LoopbackHub, place: Path, home: str, code: str, **arguments) -> dict:
