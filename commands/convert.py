@@ -6,8 +6,8 @@ from itertools import count
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from tqdm import tqdm
 from transformers.utils import logging
 
 from modeling_vlkd.conversion.assembling import MAX_SHARD_SIZE, STEPS, Report, convert
@@ -91,12 +91,13 @@ def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
     logging.set_verbosity_error()  # what it would warn of is measured below
     logging.disable_progress_bar()
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task, done = bar.add_task("", total=STEPS), count()
+    with tqdm(total=STEPS, bar_format="{desc} {bar} {n}/{total} {elapsed}", leave=False, disable=None) as bar:
+        done = count()
+
+        def progress(step: str):
+            bar.n = next(done)
+            bar.set_description_str(step)
+
         report = convert(
             args.vision,
             args.text,
@@ -105,7 +106,7 @@ def main(argv: list[str]) -> int:
             args.seed,
             args.max_shard_size,
             args.license,
-            progress=lambda step: bar.update(task, description=step, completed=next(done)),
+            progress,
         )
     print_report(report, args.output)
     return 0
