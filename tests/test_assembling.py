@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from tiny_sources import (
     save_bart,
@@ -13,7 +14,7 @@ from tiny_sources import (
 )
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from modeling_vlkd import VLKDForConditionalGeneration
+from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration
 from modeling_vlkd.conversion import assembling
 from modeling_vlkd.conversion.assembling import convert, staged
 from modeling_vlkd.conversion.errors import ConversionError
@@ -92,9 +93,33 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_other_matrices(sourc
 def test_nothing_tells_where_it_was_made(sources, tmp_path):
     convert(str(sources / "openai-resnet.pt"), str(sources / "fairseq"), tmp_path / "out")
     for name, content in read_all(tmp_path / "out").items():
-        if name.endswith(".json"):
+        if name.endswith((".json", ".md")):
             assert str(tmp_path.parent).encode() not in content, name
+        if name.endswith(".json"):
             json.loads(content)
+
+
+def test_the_card_tells_what_was_put_together_and_that_it_is_not_trained(sources, tmp_path):
+    shutil.copytree(sources / "clip", tmp_path / "clip")
+    (tmp_path / "clip" / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
+    convert(str(tmp_path / "clip"), str(sources / "bart"), tmp_path / "out", seed=3, license="mit")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.license, card.data.base_model) == ("mit", None)
+    assert "**not trained yet**" in card.text
+    assert "| vision tower | `clip`, transformers clip | `cc-by-4.0` |" in card.text
+    assert "vlkd convert --vision clip --text bart --output DIR --seed 3" in card.text
+    assert "| image embeddings, relative | transformers | 1e-05 |" in card.text
+    model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert f"It has {model.num_parameters():,} parameters" in card.text
+
+
+def test_a_resnet_says_how_many_rows_it_gives(sources, tmp_path):
+    convert(str(sources / "openai-resnet.pt"), str(sources / "bart"), tmp_path / "out", max_shard_size="200KB")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    config = VLKDConfig.from_pretrained(tmp_path / "out").vision_config
+    assert f"gives {config.num_rows} rows for a picture" in card.text
+    assert "`openai-resnet.pt`, OpenAI checkpoint" in card.text
+    assert "--max-shard-size 200KB" in card.text
 
 
 def test_weights_are_sharded(sources, tmp_path):

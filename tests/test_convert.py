@@ -423,6 +423,7 @@ def test_output_that_exists_is_not_touched(workplace, capsys):
         (["--teacher", "{in}/clip"], "exists already"),
         (["--teacher", "{to}/no/teacher"], "There is no folder"),
         (["--max-shard-size", "much"], "expected a size such as 500MB, got 'much'"),
+        (["--license", "MIT License"], "expected an identifier such as apache-2.0, got 'MIT License'"),
         (["--seed", "x"], "invalid int value: 'x'"),
         (["--vison", "x"], "did you mean --vision?"),
     ],

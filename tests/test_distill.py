@@ -1,9 +1,11 @@
 import csv
+import shutil
 import signal
 
 import datasets
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import COLOURS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
@@ -164,6 +166,73 @@ def test_a_converted_model_is_distilled_to_the_same_weights(world, converted, ar
         torch.testing.assert_close(second[name], tensor)
 
 
+def card_in(folder) -> ModelCard:
+    return ModelCard.load(folder / "README.md")
+
+
+def test_the_card_goes_from_conversion_to_finetuning(world, converted, arguments, tmp_path):
+    """Each command adds what it did; nothing tells where on this machine it was done."""
+    flags = [
+        "--checkpoint",
+        converted / "student",
+        "--teacher",
+        converted / "teacher",
+        "--replay",
+        world / "corpus.txt",
+    ]
+    flags += ["--questions", world / "questions.csv", "--flip", "true", "--license", "mit", "--language", "en"]
+    assert main(["distill", *map(str, flags), *arguments[4:]]) == 0
+    distilled = card_in(tmp_path / "out")
+    flags = ["--checkpoint", tmp_path / "out", "--questions", world / "questions.csv", "--max_steps", "1"]
+    flags += ["--output_dir", tmp_path / "tuned", "--use_cpu", "true", "--report_to", "none"]
+    assert main(["finetune", *map(str, flags), "--eval_questions", str(world / "questions.csv")]) == 0
+    tuned = card_in(tmp_path / "tuned")
+
+    sources = {each["role"]: each["name"] for each in distilled.data.vlkd["made_from"]}
+    assert sources == {
+        "vision tower": "clip",
+        "language model": "bart",
+        "text teacher": "teacher",
+        "image-caption pairs": "pictures",
+        "replayed texts": "corpus.txt",
+    }
+    assert "split train, 12 pictures" in distilled.text
+    assert {each["role"] for each in tuned.data.vlkd["made_from"]} == {*sources, "questions and answers"}
+    assert [each.split()[1] for each in tuned.data.vlkd["commands"]] == ["convert", "distill", "finetune"]
+    assert "vlkd distill --checkpoint student --teacher teacher --replay corpus.txt" in distilled.text
+    assert "| flip | `True` |" in distilled.text
+    assert (tuned.data.license, tuned.data.language) == ("mit", ["en"])
+    for card in (distilled, tuned):  # questions are asked at the end, though no --eval_strategy was given
+        [result] = card.data.eval_results
+        assert (result.dataset_name, result.metric_type) == ("questions.csv", "accuracy")
+        assert str(world.parent) not in str(card)
+        assert str(tmp_path.parent) not in str(card)
+
+
+def test_data_with_a_card_are_told_with_their_licence(world, arguments, tmp_path):
+    data = tmp_path / "my_{{x}}|y"
+    shutil.copytree(world / "pictures", data)
+    (data / "README.md").write_text("---\nlicense: cc-by-4.0\nlanguage: en\n---\n")
+    assert main(["distill", *arguments, "--dataset", str(data), "--eval_split", "train", "--max_steps", "1"]) == 0
+    card = card_in(tmp_path / "out")
+    assert "| image-caption pairs | `my_{{x}}\\|y`, split train, 12 pictures | `cc-by-4.0` |" in card.text
+    assert card.data.language == ["en"]
+    assert {each.dataset_name for each in card.data.eval_results} == {data.name}  # measured once, at the end
+    assert card.data.license == "unknown"
+
+
+def test_training_into_the_same_folder_keeps_an_edited_card(arguments, tmp_path, capsys):
+    quick = [*arguments, "--max_steps", "1", "--save_strategy", "no"]
+    assert main(["distill", *quick]) == 0
+    card = tmp_path / "out" / "README.md"
+    assert main(["distill", *quick, "--seed", "1"]) == 0
+    assert "| seed | `1` |" in card.read_text()
+    card.write_text(card.read_text() + "\nMine.\n")
+    assert main(["distill", *quick, "--seed", "2"]) == 0
+    assert card.read_text().endswith("Mine.\n")
+    assert "| seed | `2` |" in (tmp_path / "out" / "README.generated.md").read_text()
+
+
 BAD = [
     (["--visoin", "x"], "unrecognized arguments: --visoin x; did you mean --vision?"),
     (["--learning_rate", "fast"], "invalid float value"),
@@ -179,6 +248,8 @@ BAD = [
     (["--vision", "/nowhere"], "/nowhere"),
     (["--teacher", "/nowhere"], "/nowhere"),
     (["--checkpoint", "{world}/clip"], "expected either --checkpoint, or --vision and --text"),
+    (["--license", "MIT License"], "--license: expected an identifier such as apache-2.0, got 'MIT License'"),
+    (["--language", "english"], "--language: expected codes of two or three letters such as en, got 'english'"),
     (["--text", "{world}/clip"], "holds a model of type 'clip'; give a BART"),
 ]
 

@@ -9,12 +9,16 @@ from transformers import pipeline
 
 from modeling_vlkd.commands.demo import main
 from modeling_vlkd.miniature import demo, distilling
+from modeling_vlkd.miniature.card import demo_card
 from modeling_vlkd.miniature.clip_teacher import embed_images, zero_shot_accuracy
 from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teachers, assemble
 from modeling_vlkd.miniature.report import BASELINES, ROWS, markdown_table
 from modeling_vlkd.miniature.scoring import score_reading
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
 from modeling_vlkd.trainers import align_text_projection
+
+
+FROM_RUNS = {"runs", "each_seed", "baselines"}
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +73,12 @@ def test_demo_leaves_scores_report_picture_and_a_checkpoint(short_demo, tmp_path
     output, scores = tmp_path / "out", tmp_path / "scores.json"
     assert main(["--output", str(output), "--json", str(scores)]) == 0
     result = json.loads(scores.read_text())
-    assert set(result) == {"runs", "baselines", "checkpoint", "seeds", "versions", "seconds"}
+    assert set(result) == {*FROM_RUNS, "checkpoint", "recipe", "parameters", "seeds", "versions", "seconds"}
     for run in result["runs"].values():
         assert {*ROWS, "seconds"} <= set(run)
     assert set(result["baselines"]) == set(BASELINES)
-    assert result["checkpoint"] == str(output.resolve())
+    assert result["checkpoint"] == str(output)
+    assert result["each_seed"]["replay"][0]["overall"] == result["runs"]["replay"]["overall"]  # of a single seed
     assert "18 templates" in capsys.readouterr().out
     page = (output / "report.html").read_text()
     assert "data:image/png;base64," in page
@@ -83,6 +88,8 @@ def test_demo_leaves_scores_report_picture_and_a_checkpoint(short_demo, tmp_path
     assert f"{result['runs']['replay']['overall']:.3f}" in table[2]
     assert (output / "pictures" / "0.png").is_file()
     assert (output / "demo.png").stat().st_size > 1000
+    assert (output / "README.md").read_text() == str(demo_card(result))
+    assert str(tmp_path) not in (output / "README.md").read_text()
 
     ask = pipeline("visual-question-answering", model=str(output))
     [answer] = ask(image=Image.fromarray(load_split("test").images[0]), question="what shape is in the image?")
