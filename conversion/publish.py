@@ -184,7 +184,7 @@ def explained(what: str) -> Iterator[None]:
         raise
     except OfflineModeIsEnabled as error:
         raise PublishError("Nothing can be published while HF_HUB_OFFLINE is set; unset it.") from error
-    except (HTTPError, RuntimeError, ValueError) as error:
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
         # A large file that does not arrive is a RuntimeError, whose cause tells more.
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise PublishError(f"Publishing {what} failed: {reason_of(cause)}.") from error
@@ -192,6 +192,8 @@ def explained(what: str) -> Iterator[None]:
 
 def reason_of(error: BaseException) -> str:
     """Says in one line why a request failed, and what to do."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
     if not isinstance(error, HfHubHTTPError):
         said = first_line(error) if isinstance(error, Exception) else str(error)
         return (

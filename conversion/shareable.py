@@ -59,10 +59,9 @@ def find_shareable(folder: Path) -> Shareable:
     if not {"auto_map", "custom_pipelines"} <= set(config):
         raise PublishError(f"{folder}/config.json names no code (auto_map, custom_pipelines); {SAVE_MODEL}.")
     read_json(folder, "generation_config.json", SAVE_MODEL)
-    files = {"README.md", "config.json", "generation_config.json", *check_card(folder / "README.md")}
-    files |= check_weights(folder) | check_code(folder)
+    files = {"README.md", "config.json", "generation_config.json"} | check_weights(folder) | check_code(folder)
     architecture = check_model(folder, config)
-    files |= check_processor(folder) | present(folder, LICENSE_FILES)
+    files |= check_processor(folder) | set(check_card(folder / "README.md")) | present(folder, LICENSE_FILES)
     size = sum((folder / name).stat().st_size for name in files)
     return Shareable(architecture, sorted(files), list(leftovers(folder, files)), size)
 

@@ -80,6 +80,19 @@ CASES = [
     ("demo --json {place}/no/where.json", "there is no folder {place}/no"),
     ("demo --report {place}", "this is a folder; name a file"),
     ("demo --output {place}/good.png", "this is a file; name a folder"),
+    ("push {place}/vlkd", "the following arguments are required: USER/REPO"),
+    ("push {place}/vlkd alice/tiny --tg v1.0", "did you mean --tag?"),
+    ("push {place}/vlkd tiny", "'tiny' does not say whose; give USER/tiny"),
+    ("push {place}/vlkd alice/tiny:v1", "'alice/tiny:v1' is no name of a repository"),
+    ("push {place}/vlkd alice/tiny --tag 'v 1'", "'v 1' is no name of a tag"),
+    ("push {place}/nowhere alice/tiny", "{place}/nowhere is not a folder"),
+    ("push {place}/good.png alice/tiny", "{place}/good.png is not a folder"),
+    ("push {place}/no_pictures alice/tiny", "{place}/no_pictures lacks config.json"),
+    ("push {place}/bart alice/tiny", "holds a model of type 'bart', not 'vlkd'"),
+    ("push {place}/no_weights alice/tiny", "holds no weights"),
+    ("push {place}/cut_weights alice/tiny", "model.safetensors is truncated or damaged"),
+    ("push {place}/bad_config alice/tiny", "config.json, line 1: no JSON"),
+    ("push {place}/vlkd alice/tiny", "There is no model card {place}/vlkd/README.md; write one"),
 ]
 
 

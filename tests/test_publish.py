@@ -254,6 +254,26 @@ def test_tag_that_fails_is_all_that_a_repetition_adds(hub: LoopbackHub, folder: 
     assert hub.repos["alice/tiny"].tags == {"v1.0": published.commit}
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionError("Network error: 403"), r"Network error: 403 \(ConnectionError\); look at the connection"),
+        (PermissionError(13, "Permission denied", "config.json"), r"failed: Permission denied: config.json\.$"),
+    ],
+)
+def test_what_other_parts_of_the_client_raise_is_told(
+    error, message: str, hub: LoopbackHub, folder: Path, monkeypatch
+):
+    """Such as the uploading of Xet, which is not written in python."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(HfApi, "create_commit", fail)
+    with pytest.raises(PublishError, match=message):
+        publish(folder, "alice/tiny")
+
+
 def test_unreachable_hub_is_told(folder: Path, monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(PublishError, match=r"look at the connection to http://127\.0\.0\.1:9"):
