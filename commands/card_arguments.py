@@ -30,7 +30,7 @@ class CardArguments:
         except argparse.ArgumentTypeError as error:
             raise ValueError(f"--license: {error}") from None
         for code in self.language or []:
-            if not re.fullmatch("[a-z]{2,3}", code):
+            if not re.fullmatch("[a-z]{2,3}|multilingual", code):
                 raise ValueError(f"--language: expected codes of two or three letters such as en, got {code!r}")
 
 

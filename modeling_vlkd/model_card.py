@@ -172,5 +172,10 @@ def write_card(card: ModelCard, folder: str | Path) -> Path:
     path = Path(folder) / CARD_NAME
     if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):
         path = path.with_name(GENERATED_NAME)
-    card.save(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")  # half a card would count as edited
+    try:
+        card.save(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path

@@ -15,6 +15,7 @@ from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands import distill
 from modeling_vlkd.commands.main import main
 from modeling_vlkd.conversion.assembling import convert
+from modeling_vlkd.conversion.published_card import check_card
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 
 
@@ -202,6 +203,8 @@ def test_the_card_goes_from_conversion_to_finetuning(world, converted, arguments
     assert "vlkd distill --checkpoint student --teacher teacher --replay corpus.txt" in distilled.text
     assert "| flip | `True` |" in distilled.text
     assert (tuned.data.license, tuned.data.language) == ("mit", ["en"])
+    for name in ("out", "tuned"):
+        assert check_card(tmp_path / name / "README.md") == []  # it could be published
     for card in (distilled, tuned):  # questions are asked at the end, though no --eval_strategy was given
         [result] = card.data.eval_results
         assert (result.dataset_name, result.metric_type) == ("questions.csv", "accuracy")

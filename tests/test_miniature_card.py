@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from modeling_vlkd.conversion.published_card import check_card
 from modeling_vlkd.miniature.card import demo_card
 from modeling_vlkd.miniature.report import demo_command, markdown_table
 
@@ -28,6 +29,10 @@ def test_the_command_prints_the_card_that_is_kept(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["card", str(ROOT / "docs" / "demo.json")])
     runpy.run_module("modeling_vlkd.miniature.card", run_name="__main__")
     assert capsys.readouterr().out == CARD
+
+
+def test_it_may_be_published():
+    assert check_card(ROOT / "model_cards" / "vlkd-miniature.md") == []  # it shows no pictures
 
 
 def test_figures_are_those_of_the_one_run_whose_weights_they_describe(recorded):

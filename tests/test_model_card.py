@@ -1,5 +1,6 @@
 """Cards: metadata that the Hub understands, text that follows from the facts, and nothing that a user wrote lost."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_what_somebody_wrote_is_never_lost(edit, tmp_path):
         assert beside == tmp_path / "README.generated.md"
         assert f"# {name}" in beside.read_text()
         assert path.read_text() == kept
+
+
+def test_a_full_disk_leaves_the_old_card(tmp_path, monkeypatch):
+    def write_half(self, path):
+        Path(path).write_text("---")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_card(make_card(make_facts("first")), tmp_path)
+    monkeypatch.setattr(ModelCard, "save", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        write_card(make_card(make_facts("second")), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert is_untouched((tmp_path / "README.md").read_text())
 
 
 def test_parameters_and_rows_are_counted(make_model, pixel_values):
