@@ -31,17 +31,19 @@ from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, Aut
 
 told = {}
 
-def ask(name, **where):
-    "Answers by the pipeline, and logits by the Auto classes."
-    picture = Image.open("picture.png")
-    answerer = pipeline("visual-question-answering", model=name, **where)
-    told_here = {"answers": [answerer(image=picture, question=question) for question in QUESTIONS]}
-    model = AutoModelForImageTextToText.from_pretrained(name, **where)
-    processor = AutoProcessor.from_pretrained(name, **where)
+picture = Image.open("picture.png")
+
+def logits(model, processor):
     inputs = processor(images=[picture], text=QUESTIONS[:1], return_tensors="pt")
-    told_here["logits"] = model(**inputs).logits[0, -1, :8].tolist()
-    told_here["class"] = type(model).__module__.partition(".")[0]
-    return told_here
+    return model(**inputs).logits[0, -1, :8].tolist()
+
+def ask(name, **where):
+    answerer = pipeline("visual-question-answering", model=name, **where)
+    return {
+        "answers": [answerer(image=picture, question=question) for question in QUESTIONS],
+        "logits": logits(answerer.model, answerer.processor),
+        "class": type(answerer.model).__module__.partition(".")[0],
+    }
 
 def tell():
     json.dump(told, open(sys.argv[1], "w"))
@@ -81,28 +83,17 @@ def told_by(hub: LoopbackHub, place: Path, home: str, code: str, **arguments) ->
     return json.loads((place / "told.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def pushed(hub: LoopbackHub, place: Path) -> str:
-    """Pushes a public repository with a tag by the command; gives what it printed."""
-    command = ("-m", "modeling_vlkd.commands.main", "push", "tiny", "alice/tiny", "--tag", "v1.0")
-    return run(hub, place, "alice", *command, token="hf_write")
-
-
-def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed: str):
-    commit = hub.repos["alice/tiny"].tags["v1.0"]
-    assert pushed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 16 files")
-    assert pushed.splitlines()[-3:] == [
-        "    from transformers import pipeline",
-        '    answerer = pipeline("visual-question-answering", model="alice/tiny", revision="v1.0", '
-        "trust_remote_code=True)",
-        '    answerer(image="picture.jpg", question="what color is it?")',
-    ]
-
-
-PUSH_FROM_PYTHON = """
+PUSH = """
+from contextlib import redirect_stdout
+from io import StringIO
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
+from modeling_vlkd.commands.main import main
 from modeling_vlkd.trainers import VLKDDataCollator, VLKDDistillationConfig, VLKDDistillationTrainer
+
+with redirect_stdout(StringIO()) as printed:
+    assert main(["push", "tiny", "alice/tiny", "--tag", "v1.0"]) == 0
+told["printed"] = printed.getvalue()
 
 def load():
     return VLKDForConditionalGeneration.from_pretrained("tiny"), VLKDProcessor.from_pretrained("tiny")
@@ -137,9 +128,20 @@ tell()
 
 
 @pytest.fixture(scope="module")
-def pushed_from_python(hub: LoopbackHub, place: Path, pushed: str) -> dict:
-    """Pushes by the methods of model, processor and trainers, and loads with the package."""
-    return told_by(hub, place, "alice", ASK + PUSH_FROM_PYTHON, token="hf_write")
+def pushed(hub: LoopbackHub, place: Path) -> dict:
+    """Pushes by the command, and by the methods of model, processor and trainers; loads with the package."""
+    return told_by(hub, place, "alice", ASK + PUSH, token="hf_write")
+
+
+def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed: dict):
+    commit, printed = hub.repos["alice/tiny"].tags["v1.0"], pushed["printed"]
+    assert printed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 16 files")
+    assert printed.splitlines()[-3:] == [
+        "    from transformers import pipeline",
+        '    answerer = pipeline("visual-question-answering", model="alice/tiny", revision="v1.0", '
+        "trust_remote_code=True)",
+        '    answerer(image="picture.jpg", question="what color is it?")',
+    ]
 
 
 STRANGER = """
@@ -154,6 +156,9 @@ except OSError as error:
 for revision in ("v1.0", COMMIT):
     told[revision] = ask("alice/tiny", revision=revision, **trust)
 told["config"] = type(AutoConfig.from_pretrained("alice/tiny", **trust)).__module__.partition(".")[0]
+model = AutoModelForImageTextToText.from_pretrained("alice/tiny", revision=COMMIT, **trust)
+processor = AutoProcessor.from_pretrained("alice/tiny", revision=COMMIT, **trust)
+told["auto"] = logits(model, processor)
 told["base"] = type(AutoModel.from_pretrained("alice/tiny", **trust)).__module__.partition(".")[0]
 told["tokens"] = AutoTokenizer.from_pretrained("alice/tiny", **trust)("why?")["input_ids"]
 for name in ("alice/by-hand", "alice/distilled", "alice/finetuned"):
@@ -168,7 +173,7 @@ tell()
 
 
 @pytest.fixture(scope="module")
-def pulled(hub: LoopbackHub, place: Path, pushed_from_python: dict) -> dict:
+def pulled(hub: LoopbackHub, place: Path, pushed: dict) -> dict:
     """Loads all that was pushed as a stranger, who has neither the package nor a token."""
     repo = hub.repos["alice/tiny"]
     hub.repos["alice/private"] = private = Repo(private=True)
@@ -187,11 +192,12 @@ def test_stranger_gets_what_the_folder_gives(name: str, hub: LoopbackHub, pulled
     assert told == {**expected, "class": "transformers_modules"}
 
 
-def test_with_the_package_no_trust_is_needed(pushed_from_python: dict, expected: dict):
-    assert pushed_from_python["with the package"] == {**expected, "class": "modeling_vlkd"}
+def test_with_the_package_no_trust_is_needed(pushed: dict, expected: dict):
+    assert pushed["with the package"] == {**expected, "class": "modeling_vlkd"}
 
 
-def test_every_auto_class_finds_the_code(pulled: dict, tokenizer):
+def test_every_auto_class_finds_the_code(pulled: dict, expected: dict, tokenizer):
+    assert pulled["auto"] == expected["logits"]
     assert pulled["config"] == pulled["base"] == "transformers_modules"
     assert pulled["tokens"] == tokenizer("why?")["input_ids"]
 
@@ -217,7 +223,7 @@ def test_cache_is_enough_without_the_hub(hub: LoopbackHub, place: Path, pulled: 
     assert not hub.seen
 
 
-def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed_from_python: dict):
+def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed: dict):
     """And what stands on the Hub after both is a whole checkpoint."""
     files = hub.repos["alice/by-hand"].files
     assert "library_name: transformers" in files["README.md"].content.decode()
