@@ -114,6 +114,7 @@ def test_arguments_of_transformers_hook_are_honoured(make_trainer):
     assert "`Data of mine`" in card.text
     assert 'name = "me/repository"' in card.text
     again = card_of(trainer)  # nothing of it stays with the trainer
+    assert "# repository" in again.text
     assert again.data.base_model is None
     assert again.data.license == "unknown"
 

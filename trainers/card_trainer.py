@@ -99,8 +99,8 @@ class CardTrainer(Trainer):
             language=as_list(language) or self.run_facts.provenance.language,
         )
         folder = Path(self.args.output_dir)
-        name = model_name or folder.resolve().name
-        facts = self.card_facts(name, self.hub_model_id or folder.resolve().name, provenance)
+        location = self.hub_model_id or folder.resolve().name
+        facts = self.card_facts(model_name or location.split("/")[-1], location, provenance)
         facts.tags += [tag for tag in as_list(tags) if tag not in facts.tags]
         written = write_card(make_card(facts), folder)
         if written.name != CARD_NAME:
