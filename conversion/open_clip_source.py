@@ -26,7 +26,7 @@ from transformers.initialization import no_init_weights
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
 
-from .checkpoints import open_state_dict
+from .checkpoints import find_state_dict, open_checkpoint, open_state_dict
 from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
 from .clip_tokenizers import build_clip_tokenizer
 from .errors import ConversionError, UnsupportedError, first_line
@@ -171,13 +171,20 @@ class OpenCLIPSource(CLIPSource):
 
 
 def open_openai_checkpoint(name: str, path: Path) -> OpenCLIPSource:
-    """Opens a checkpoint as OpenAI published them; its shapes decide the architecture."""
-    tensors = open_state_dict(path)
+    """Opens a checkpoint as OpenAI published them; its shapes decide the architecture, but no shape the activation."""
+    content = open_checkpoint(path)
+    if isinstance(content, Mapping) and "epoch" in content:
+        raise ConversionError(
+            f"{name}: a training run's checkpoint does not tell its architecture; give open_clip's name of it, as in "
+            f"ViT-B-16:{name}."
+        )
+    tensors = find_state_dict(content, path)
     try:
         model_cfg = openai_model_cfg(tensors)
     except ConversionError as error:
         raise ConversionError(f"{name}: the checkpoint {error}.") from error
-    return OpenCLIPSource(name, "OpenAI checkpoint", model_cfg, openai_preprocess(model_cfg), tensors)
+    format = "OpenAI checkpoint, so QuickGELU"
+    return OpenCLIPSource(name, format, model_cfg, openai_preprocess(model_cfg), tensors)
 
 
 def openai_preprocess(model_cfg: dict[str, Any], settings: dict[str, Any] | None = None) -> PreprocessCfg:

@@ -118,7 +118,7 @@ def test_a_resnet_says_how_many_rows_it_gives(sources, tmp_path):
     card = ModelCard.load(tmp_path / "out" / "README.md")
     config = VLKDConfig.from_pretrained(tmp_path / "out").vision_config
     assert f"gives {config.num_rows} rows for a picture" in card.text
-    assert "`openai-resnet.pt`, OpenAI checkpoint" in card.text
+    assert "`openai-resnet.pt`, OpenAI checkpoint, so QuickGELU" in card.text
     assert "--max-shard-size 200KB" in card.text
 
 

@@ -223,6 +223,10 @@ CASES = {  # name: (vision, text, change, what the line says)
     "whole module": ("zip.pt", "bart", save("zip.pt", lambda _: torch.nn.Linear(2, 2)), "asks for torch.nn.*Linear"),
     "fairseq, forbidden": ("clip", "fairseq", spoil_fairseq, "asks for posix.system, which is not data"),
     # checkpoints of something else
+    "training run": (
+        *("zip.pt", "bart", save("zip.pt", lambda _: {"epoch": 3, "state_dict": {}})),
+        "give open_clip's name of it, as in ViT-B-16:",
+    ),
     "list": ("zip.pt", "bart", save("zip.pt", lambda _: [torch.zeros(2)]), "holds no state dict but list"),
     "no tensors": ("zip.pt", "bart", save("zip.pt", lambda _: {}), "holds no state dict"),
     "not a tensor": ("zip.pt", "bart", save("zip.pt", lambda _: {"visual.proj": "big"}), "'visual.proj' holds str"),
