@@ -32,7 +32,7 @@ class CardFacts:
         stage: `converted`, `distilled` or `finetuned`.
         provenance: what went into it.
         parameters: of which part, how many.
-        image_rows: how many rows the vision tower gives for a picture.
+        image_rows, tower_frozen: how many rows the vision tower gives for a picture, and whether it was left as it is.
         settings: hyper-parameters of the run.
         losses: the last values that it logged.
         results: its metrics; the data set of each is named in it.
@@ -49,6 +49,7 @@ class CardFacts:
     provenance: Provenance
     parameters: dict[str, int] = field(default_factory=dict)
     image_rows: int = 1
+    tower_frozen: bool = True
     settings: dict[str, Any] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
     results: list[EvalResult] = field(default_factory=list)

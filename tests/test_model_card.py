@@ -105,6 +105,8 @@ def test_the_text_follows_from_the_facts():
     ("changes", "told", "untold"),
     [
         ({"image_rows": 145}, "gives 145 rows for a picture", "a single row"),
+        ({"tower_frozen": False}, "CLIP, itself trained along, was", "frozen CLIP"),
+        ({"provenance": Provenance()}, "Measured by the trainer, on", "command above"),
         ({"stage": "finetuned"}, "and then trained on questions", "No picture came with a question"),
         ({"stage": "converted"}, "**not trained yet**", 'pipeline("visual'),
         ({"stage": "converted", "results": []}, "None: the model is not trained.", "was measured"),
@@ -113,7 +115,11 @@ def test_the_text_follows_from_the_facts():
         ({"results_note": "Mean of three."}, "Mean of three.", "by the last command above"),
         ({"proof": [("logits", "transformers", 1e-5)]}, "| logits | transformers | 1e-05 |", "no such thing"),
         ({"limits": ["It is small."]}, "- It is small.", "no such thing"),
-        ({"provenance": Provenance([Source("replayed texts", "x")], ["y"])}, "`x`", "BART saw captions alone"),
+        (
+            {"provenance": Provenance([Source("replayed texts", "x")], ["y"])},
+            "and replayed texts.",
+            "BART saw captions alone",
+        ),
         ({"provenance": Provenance()}, "It was trained from Python", "```bash\nvlkd distill"),
     ],
 )

@@ -115,6 +115,7 @@ class CardTrainer(Trainer):
             provenance=provenance,
             parameters=count_parameters(model),
             image_rows=count_image_rows(model.config),
+            tower_frozen=model.config.freeze_vision_tower,
             settings=told_settings(self.args, self.state, has_replay(provenance)) | self.run_facts.settings,
             losses=last_losses(self.state.log_history),
             results=[*results_of(measured(self.args, self.state), self.run_facts), *self.run_facts.results],
