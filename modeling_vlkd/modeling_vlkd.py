@@ -131,6 +131,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected = ["final_logits_bias"]  # of the captioner, in models with another head
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

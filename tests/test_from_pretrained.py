@@ -1,5 +1,7 @@
 """Weights from disk and back: saving, loading, assembling from a CLIP and a BART, offloading, resizing."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,10 +71,12 @@ def test_heads_are_exchanged_over_the_same_body(make_model, inputs, tmp_path):
     """From a captioner's folder: the bare model, and a classifier whose head alone is new; and back from the body."""
     captioner = make_model("resnet", num_labels=5)
     captioner.save_pretrained(tmp_path / "captioner")
-    body = VLKDModel.from_pretrained(tmp_path / "captioner")
+    body, info = VLKDModel.from_pretrained(tmp_path / "captioner", output_loading_info=True)
+    assert not any(info.values())
     assert torch.equal(first_output(body, inputs), first_output(captioner.model, inputs))
     classifier, info = VLKDForSequenceClassification.from_pretrained(tmp_path / "captioner", output_loading_info=True)
     assert {name.split(".")[0] for name in info["missing_keys"]} == {"classification_head"}
+    assert not info["unexpected_keys"]
     assert torch.equal(first_output(classifier.model, inputs), first_output(captioner.model, inputs))
     assert first_output(classifier, inputs).shape == (3, 5)
     body.save_pretrained(tmp_path / "body")
@@ -120,6 +124,96 @@ def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, share: float):
     assert torch.equal(offloaded.generate(**inputs, **settings), model.generate(**inputs, **settings))
     rows = offloaded.get_image_rows(inputs["pixel_values"])
     assert torch.equal(rows, model.get_image_rows(inputs["pixel_values"]))
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys:UserWarning")  # accelerate means lone tensors
+@torch.no_grad()
+def test_device_map_may_be_given_part_by_part(make_model, inputs, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path / "checkpoint")
+    parts = {"model.vision_tower": "disk", "model.image_to_decoder": "disk"}
+    for name in ("language_model", "text_projection", "text_to_decoder", "logit_scale"):
+        parts[f"model.{name}"] = "cpu"
+    parts |= {"lm_head": "cpu", "final_logits_bias": "cpu"}
+    loaded = VLKDForConditionalGeneration.from_pretrained(
+        tmp_path / "checkpoint", device_map=parts, offload_folder=tmp_path / "offload"
+    )
+    assert loaded.hf_device_map == parts
+    assert loaded.model.vision_tower.visual_projection.weight.is_meta
+    assert torch.equal(first_output(loaded, inputs), first_output(model, inputs))
+
+
+@pytest.mark.parametrize(
+    ("asked", "vision", "text"),
+    [
+        ("eager", "eager", "eager"),
+        ("sdpa", "sdpa", "sdpa"),
+        ({"vision_config": "eager", "text_config": "sdpa"}, "eager", "sdpa"),
+        ({"text_config": "eager"}, "sdpa", "eager"),
+    ],
+)
+def test_attention_is_chosen_for_the_whole_or_for_each_part(tiny_checkpoint, inputs, asked, vision: str, text: str):
+    model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation=asked)
+    assert model.model.vision_tower.config._attn_implementation == vision
+    assert model.model.language_model.config._attn_implementation == text
+    expected = first_output(VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint), inputs)
+    torch.testing.assert_close(first_output(model, inputs), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_attention_that_is_not_there_is_refused(tiny_checkpoint: Path):
+    with pytest.raises((ImportError, ValueError), match="FlashAttention2 has been toggled on, but"):
+        VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="flash_attention_2")
+    with pytest.raises(ValueError, match='attn_implementation="flesh"'):
+        VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="flesh")
+
+
+LOADING = """
+import sys, threading, time
+import torch
+from modeling_vlkd import VLKDForConditionalGeneration
+
+def private_bytes():  # not counting pages of files, which the system may drop
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return 1024 * int(lines["RssAnon"].split()[0])
+
+def watch():
+    while not done:
+        seen.append(private_bytes())
+        time.sleep(0.001)
+
+VLKDForConditionalGeneration.from_pretrained({small!r})  # what the first model costs, whatever its size
+for dtype in (torch.bfloat16, torch.float32):
+    before, seen, done = private_bytes(), [], []
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    model = VLKDForConditionalGeneration.from_pretrained({large!r}, dtype=dtype)
+    done.append(True)
+    watcher.join()
+    print((max(seen) - before) / sum(parameter.nbytes for parameter in model.parameters()))
+    del model
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_loading_holds_the_weights_once(make_config, tiny_checkpoint: Path, tmp_path):
+    text = {"d_model": 512, "encoder_ffn_dim": 2048, "decoder_ffn_dim": 2048, "vocab_size": 20_000}
+    VLKDForConditionalGeneration(make_config(text=text)).save_pretrained(tmp_path)
+    code = LOADING.format(small=str(tiny_checkpoint), large=str(tmp_path))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    converted, as_stored = map(float, result.stdout.split())
+    assert converted < 1.3
+    assert as_stored < 0.5  # the file itself, mapped into memory
+
+
+@torch.no_grad()
+def test_model_is_exported(make_model, inputs):
+    """By `torch.export`, as one graph."""
+    model = make_model("resnet")
+    arguments = {**inputs, "decoder_input_ids": inputs["input_ids"][:, :4], "use_cache": False}
+    exported = torch.export.export(model, (), arguments).module()
+    changed = {**arguments, "pixel_values": arguments["pixel_values"].roll(1, 0)}
+    torch.testing.assert_close(exported(**changed).logits, model(**changed).logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", [10, -20], ids=["more", "fewer"])
