@@ -13,8 +13,8 @@ from .transformers_source import TransformersSource
 
 VISION_HELP = (
     "a folder or Hub id in transformers' or open_clip's format, an OpenAI checkpoint (RN50x16.pt; a bare file is "
-    "taken for one, with QuickGELU), or an open_clip model with a checkpoint or a pretrained tag (ViT-B-16:epoch_32.pt, "
-    "ViT-B-16:laion2b_s34b_b88k)"
+    "taken for one, with QuickGELU), or an open_clip model with a checkpoint or a pretrained tag "
+    "(ViT-B-16:epoch_32.pt, ViT-B-16:laion2b_s34b_b88k)"
 )
 
 
