@@ -117,7 +117,7 @@ def test_the_text_follows_from_the_facts():
         ({"limits": ["It is small."]}, "- It is small.", "no such thing"),
         (
             {"provenance": Provenance([Source("replayed texts", "x")], ["y"])},
-            "and replayed texts.",
+            "captions and replayed texts (",
             "BART saw captions alone",
         ),
         ({"provenance": Provenance()}, "It was trained from Python", "```bash\nvlkd distill"),
