@@ -1,9 +1,17 @@
 """Finetuning from `labels` with transformers' own trainers."""
 
+import numpy as np
 import pytest
 import torch
 from tiny_training import COLOURS, DIM, SHAPES, tiny_model, tiny_processor
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    Trainer,
+    TrainingArguments,
+)
 
 from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, answer_accuracy
 from modeling_vlkd.trainers.metrics import exact_match
@@ -98,3 +106,23 @@ def test_label_smoothing_reads_the_shifted_labels(processor, examples, tmp_path)
         for smoothing in (1e-6, 0.0)
     )
     assert smoothed == pytest.approx(plain, rel=1e-4)
+
+
+def test_text_pairs_are_learnt_as_with_any_seq2seq_model(processor, tmp_path):
+    """Without a picture, with transformers' own collator and `AutoModelForSeq2SeqLM`."""
+    tiny_model(processor).save_pretrained(tmp_path / "checkpoint")
+    model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "checkpoint")
+    tokenizer = processor.tokenizer
+    pairs = {f"a {colour} {shape}": f"{shape}, {colour}" for colour in COLOURS for shape in SHAPES}
+    examples = [{**tokenizer(source), "labels": tokenizer(target)["input_ids"]} for source, target in pairs.items()]
+    trainer = Seq2SeqTrainer(
+        model,
+        Seq2SeqTrainingArguments(tmp_path, max_steps=150, predict_with_generate=True, **SETTINGS),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        train_dataset=examples,
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    written = trainer.predict(examples).predictions
+    texts = tokenizer.batch_decode(np.where(written < 0, tokenizer.pad_token_id, written), skip_special_tokens=True)
+    assert texts == list(pairs.values())
