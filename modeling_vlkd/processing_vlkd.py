@@ -2,13 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
 from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessorMixin
+
+
+if TYPE_CHECKING:
+    # Nothing is imported here, but whoever saves the processor saves every file that it names, and these name: a
+    # trainer that pushes while it trains copies the weights and saves the processor, and the Hub needs all the code.
+    from .modeling_vlkd import VLKDForConditionalGeneration  # noqa: F401
 
 
 CAPTION_PREFIX = "A picture of"

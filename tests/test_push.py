@@ -102,7 +102,7 @@ model, processor = load()
 model.push_to_hub("alice/by-hand", max_shard_size="40KB")
 processor.push_to_hub("alice/by-hand")
 
-settings = dict(max_steps=1, per_device_train_batch_size=2, save_strategy="no", report_to="none", use_cpu=True)
+settings = dict(max_steps=1, per_device_train_batch_size=2, save_steps=1, report_to="none", use_cpu=True)
 settings |= dict(push_to_hub=True, learning_rate=0.0, disable_tqdm=True)  # nothing is learnt: the answers stay
 pictures = torch.rand(2, 3, 64, 64)
 
@@ -221,6 +221,14 @@ def test_cache_is_enough_without_the_hub(hub: LoopbackHub, place: Path, pulled: 
     told = told_by(hub, place, "stranger", code, HF_HUB_OFFLINE="1")
     assert told == {**expected, "class": "transformers_modules"}
     assert not hub.seen
+
+
+@pytest.mark.parametrize("name", ["alice/distilled", "alice/finetuned"])
+def test_what_trainers_push_while_they_train_has_the_code_already(name: str, hub: LoopbackHub, pushed: dict):
+    commits = [set(files) for files in hub.repos[name].commits.values()]
+    assert len(commits) >= 3  # the repository itself, in training, at the end
+    for files in commits[1:]:
+        assert {"model.safetensors", "modeling_vlkd.py", "pipeline_vlkd.py", "vision_towers_vlkd.py"} <= files
 
 
 def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed: dict):
