@@ -103,11 +103,7 @@ def main(argv: list[str]) -> int:
             raise FileNotFoundError(f"{path} does not exist.")
     trainer, interrupt = make_trainer(arguments, training, facts_of(arguments, card, argv))
     trainer.train(resume_from_checkpoint=checkpoint)
-    if interrupt.interrupted:
-        raise ValueError(
-            f"Interrupted after step {trainer.state.global_step}; the same command with "
-            "`--resume_from_checkpoint true` goes on."
-        )
+    interrupt.raise_if_interrupted(trainer.state.global_step)
     evaluate_at_the_end(trainer)
     trainer.save_model()
     trainer.save_state()

@@ -67,11 +67,7 @@ def main(argv: list[str]) -> int:
         run_facts=facts_of(arguments, card, argv, len(rows)),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
-    if interrupt.interrupted:
-        raise ValueError(
-            f"Interrupted after step {trainer.state.global_step}; the same command with "
-            "`--resume_from_checkpoint true` goes on."
-        )
+    interrupt.raise_if_interrupted(trainer.state.global_step)
     if eval_questions:
         accuracy = answer_accuracy(model, processor, eval_questions, batch_size=training.eval_batch_size)
         print(f"{accuracy:.2%} of {len(eval_questions.questions)} questions answered right.")

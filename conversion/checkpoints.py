@@ -2,7 +2,7 @@
 
 import argparse
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,23 @@ import torch
 from safetensors import safe_open
 
 from .errors import ConversionError, explained
+from .tensor_mapping import TensorMapping
 from .torchscript import TorchScriptTensors
 
 
-class SafetensorsFile(Mapping[str, torch.Tensor]):
+class SafetensorsFile(TensorMapping):
     """The tensors of a safetensors file, each read on demand."""
 
     def __init__(self, path: Path):
         self.path = path
         self.file = safe_open(path, framework="pt")
-        self.names = dict.fromkeys(self.file.keys())
+        super().__init__(dict.fromkeys(self.file.keys()))
 
     def __getitem__(self, key: str) -> torch.Tensor:
         if key not in self.names:
             raise KeyError(key)
         with explained(self.path):
             return self.file.get_tensor(key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def open_checkpoint(path: str | Path) -> Any:

@@ -1,6 +1,6 @@
 """CLIPs in open_clip's layout: OpenAI's own checkpoints, open_clip's, and open_clip folders and Hub repositories."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from .errors import ConversionError, UnsupportedError, first_line
 from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
 from .state_dicts import Rule, convert_state_dict
+from .tensor_mapping import TensorMapping
 
 
 # Known and not needed: the temperature, SigLIP's bias, the sizes that OpenAI's archives carry, and causal masks.
@@ -45,26 +46,17 @@ TINY_VISION = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
 TINY_TEXT = {"context_length": 8, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
 
 
-class Selection(Mapping[str, Tensor]):
+class Selection(TensorMapping):
     """The entries of a mapping whose keys pass a test; values are still read on demand."""
 
     def __init__(self, source: Mapping[str, Tensor], test: Callable[[str], bool]):
         self.source = source
-        self.names = dict.fromkeys(key for key in source if test(key))
+        super().__init__(dict.fromkeys(key for key in source if test(key)))
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.names:
             raise KeyError(key)
         return self.source[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 def build_model(

@@ -8,13 +8,14 @@ nothing else, and the module tree is walked as nested dictionaries.
 import pickle
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from .errors import ConversionError, explained
+from .tensor_mapping import TensorMapping
 
 
 STORAGE_DTYPES = {
@@ -97,7 +98,7 @@ def list_tensors(value: Any, path: str = "") -> Iterator[tuple[str, TensorView]]
             yield from list_tensors(attribute, f"{path}.{name}" if path else name)
 
 
-class TorchScriptTensors(Mapping[str, torch.Tensor]):
+class TorchScriptTensors(TensorMapping):
     """The tensors of an archive by their dotted names, each read, and its checksum verified, on demand."""
 
     def __init__(self, path: Path):
@@ -108,20 +109,11 @@ class TorchScriptTensors(Mapping[str, torch.Tensor]):
             raise ConversionError(f"holds {len(pickles)} files data.pkl instead of one")
         self.root = pickles[0].removesuffix("data.pkl")
         with self.archive.open(pickles[0]) as file:
-            self.views = dict(list_tensors(TensorUnpickler(file).load()))
+            super().__init__(dict(list_tensors(TensorUnpickler(file).load())))
 
     def __getitem__(self, key: str) -> torch.Tensor:
-        view = self.views[key]
+        view = self.names[key]
         with explained(self.path):
             content = bytearray(self.archive.read(f"{self.root}data/{view.storage.name}"))
             values = torch.frombuffer(content, dtype=view.storage.dtype)
             return values.as_strided(view.size, view.stride, view.offset)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.views
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.views)
-
-    def __len__(self) -> int:
-        return len(self.views)

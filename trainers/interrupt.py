@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 class SaveOnInterrupt(TrainerCallback):
     """Makes the first Ctrl-C end a run with a checkpoint to resume from; a second one ends it at once.
 
-    `interrupted` says afterwards whether that happened.
+    `raise_if_interrupted` says afterwards whether that happened.
     """
 
     def __init__(self):
@@ -29,3 +29,10 @@ class SaveOnInterrupt(TrainerCallback):
 
     def on_train_end(self, args, state, control, **kwargs):
         signal.signal(signal.SIGINT, self.previous)
+
+    def raise_if_interrupted(self, step: int):
+        """Raises a ValueError that says how to go on after `step`, the last one."""
+        if self.interrupted:
+            raise ValueError(
+                f"Interrupted after step {step}; the same command with `--resume_from_checkpoint true` goes on."
+            )
