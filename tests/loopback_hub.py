@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 import secrets
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
@@ -21,71 +19,12 @@ from urllib.parse import parse_qs
 
 import yaml
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
+from loopback_git import Blob, Repo
 from loopback_http import HttpError, LoopbackHandler, LoopbackServer
 
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".model", ".png")
 LICENSES = ["apache-2.0", "mit", "other", "unknown"]
-
-
-@dataclass(frozen=True)
-class Blob:
-    """What stands at a path: small files in git itself, large ones behind a pointer."""
-
-    content: bytes
-    large: bool
-
-    @cached_property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def pointer(self) -> bytes:
-        lines = [
-            "version https://git-lfs.github.com/spec/v1",
-            f"oid sha256:{self.sha256}",
-            f"size {len(self.content)}",
-        ]
-        return "\n".join([*lines, ""]).encode()
-
-    @property
-    def oid(self) -> str:
-        """The name that git gives to the file, or to its pointer."""
-        stored = self.pointer if self.large else self.content
-        return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
-
-    def description(self, path: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"type": "file", "path": path, "oid": self.oid, "size": len(self.content)}
-        if self.large:
-            entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": len(self.pointer)}
-        return entry
-
-
-@dataclass
-class Repo:
-    """Commits are whole trees; branches and tags name them."""
-
-    private: bool
-    commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def commit(self, branch: str, files: dict[str, Blob]) -> str:
-        oid = secrets.token_hex(20)
-        self.commits[oid] = files
-        self.branches[branch] = oid
-        return oid
-
-    def find(self, revision: str) -> str:
-        oid = self.branches.get(revision) or self.tags.get(revision) or revision
-        if oid not in self.commits:
-            raise HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return oid
-
-    @property
-    def files(self) -> dict[str, Blob]:
-        """What stands on the main branch."""
-        return self.commits[self.branches["main"]]
 
 
 class LoopbackHub:
@@ -119,9 +58,11 @@ class LoopbackHub:
 
     def environment(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
         """The environment of a process that knows only this Hub; `home` has its cache and its login."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-        own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1"}
-        own |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1", "OMP_NUM_THREADS": "1"}
+        others = ("HF_", "HUGGING", "TRANSFORMERS_")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+        own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
+        own |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_SAFETENSORS_CONVERSION": "1"}
+        own |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
         return {**inherited, **own, **({"HF_TOKEN": token} if token else {}), **more}
 
     def store(self, sha: str, content: bytes):

@@ -29,6 +29,8 @@ def hub(monkeypatch, tmp_path) -> Iterator[LoopbackHub]:
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_login"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.delenv("HF_TOKEN", raising=False)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, "127.0.0.1")
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the client's own repetitions
         yield hub
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from loopback_git import Repo
 from loopback_http import Fault
-from loopback_hub import LoopbackHub, Repo
+from loopback_hub import LoopbackHub
 from PIL import Image
 from stranger import FORGET_THE_PACKAGE, run
 from tiny_card import shareable_copy
