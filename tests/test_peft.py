@@ -16,7 +16,6 @@ from modeling_vlkd import VLKDForConditionalGeneration, VLKDModel
 from modeling_vlkd.trainers import VLKDDataCollator
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # peft's, not ours
 BRIDGE = ["text_projection", "text_to_decoder", "image_to_decoder"]
 
 
