@@ -5,6 +5,7 @@ from pathlib import Path
 from transformers.utils import logging
 
 from modeling_vlkd.conversion.publish import Published, publish
+from modeling_vlkd.conversion.shareable import AUTO_CLASSES
 
 from .parser import Parser
 
@@ -61,10 +62,11 @@ def summary(published: Published) -> str:
 def loading_lines(published: Published) -> list[str]:
     revision = f'revision="{published.tag}", ' if published.tag else ""
     where = f'"{published.repo_id}", {revision}trust_remote_code=True'
-    if published.content.architecture == "VLKDForSequenceClassification":
+    if published.content.architecture != "VLKDForConditionalGeneration":  # it answers no questions
+        auto_class = AUTO_CLASSES[published.content.architecture]
         return [
-            "    from transformers import AutoModelForSequenceClassification, AutoProcessor",
-            f"    model = AutoModelForSequenceClassification.from_pretrained({where})",
+            f"    from transformers import {auto_class}, AutoProcessor",
+            f"    model = {auto_class}.from_pretrained({where})",
             f"    processor = AutoProcessor.from_pretrained({where})",
         ]
     return [

@@ -9,7 +9,6 @@ from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers import GenerationConfig
 from transformers.dynamic_module_utils import get_relative_imports
 from transformers.utils import logging
 
@@ -22,6 +21,13 @@ from .published_card import check_card
 
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+GENERATION = "generation_config.json"
+# What a model may be saved as, and the Auto class that loads it as that.
+AUTO_CLASSES = {
+    "VLKDForConditionalGeneration": "AutoModelForImageTextToText",
+    "VLKDForSequenceClassification": "AutoModelForSequenceClassification",
+    "VLKDModel": "AutoModel",
+}
 PROCESSOR_FILES = {"processor_config.json", "preprocessor_config.json", "tokenizer_config.json", "tokenizer.json"}
 PROCESSOR_FILES |= {"special_tokens_map.json", "added_tokens.json", "chat_template.jinja"}
 LICENSE_FILES = {"LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE"}
@@ -58,9 +64,14 @@ def find_shareable(folder: Path) -> Shareable:
         raise PublishError(f"{folder} holds a model of type {config.get('model_type')!r}, not 'vlkd'.")
     if not {"auto_map", "custom_pipelines"} <= set(config):
         raise PublishError(f"{folder}/config.json names no code (auto_map, custom_pipelines); {SAVE_MODEL}.")
-    read_json(folder, "generation_config.json", SAVE_MODEL)
-    files = {"README.md", "config.json", "generation_config.json"} | check_weights(folder) | check_code(folder)
-    architecture = check_model(folder, config)
+    architecture = (config.get("architectures") or [None])[0]
+    if architecture not in AUTO_CLASSES:
+        raise PublishError(f"{folder}/config.json: architectures is {architecture!r}, no model of VLKD; {SAVE_MODEL}.")
+    files = {"README.md", "config.json"} | check_weights(folder) | check_code(folder)
+    if architecture == "VLKDForConditionalGeneration":
+        read_json(folder, GENERATION, SAVE_MODEL)
+        files.add(GENERATION)
+    check_model(folder, architecture)
     files |= check_processor(folder) | set(check_card(folder / "README.md")) | present(folder, LICENSE_FILES)
     size = sum((folder / name).stat().st_size for name in files)
     return Shareable(architecture, sorted(files), list(leftovers(folder, files)), size)
@@ -170,24 +181,19 @@ def present(folder: Path, names: set[str]) -> set[str]:
     return {name for name in names if (folder / name).is_file()}
 
 
-def check_model(folder: Path, config: dict[str, Any]) -> str:
-    """Compares configuration and weights without reading a weight, and names the class of the model."""
-    architecture = (config.get("architectures") or [None])[0]
-    if architecture not in modeling_vlkd.__all__:
-        raise PublishError(f"{folder}/config.json: architectures is {architecture!r}, no model of VLKD; {SAVE_MODEL}.")
+def check_model(folder: Path, architecture: str):
+    """Compares configuration and weights, without reading a weight."""
     model_class = getattr(modeling_vlkd, architecture)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what it would report at length is raised below
     try:
         _, loading = model_class.from_pretrained(folder, device_map="meta", output_loading_info=True)
-        GenerationConfig.from_pretrained(folder)
         refuse_missing(folder, loading)
     except (ValueError, RuntimeError, OSError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise PublishError(f"{folder} does not load: {reason:.300}") from error
     finally:
         logging.set_verbosity(verbosity)
-    return architecture
 
 
 def leftovers(folder: Path, files: set[str]) -> Iterator[str]:

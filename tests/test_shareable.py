@@ -5,7 +5,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tiny_card import shareable_copy
 
-from modeling_vlkd import VLKDForConditionalGeneration, VLKDForSequenceClassification
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDForSequenceClassification, VLKDModel
 from modeling_vlkd.conversion.errors import PublishError
 from modeling_vlkd.conversion.shareable import find_shareable
 
@@ -44,9 +44,10 @@ def test_all_that_a_stranger_needs_is_published_and_nothing_else(folder: Path):
     assert found.size == sum((folder / name).stat().st_size for name in found.files)
 
 
-def test_shards_are_published_with_their_index_and_no_stray_one(folder: Path, make_model):
+def test_shards_are_published_with_their_index_and_no_stray_one(folder: Path):
+    model = VLKDForConditionalGeneration.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
-    make_model("resnet", VLKDForSequenceClassification).save_pretrained(folder, max_shard_size="40KB")
+    model.save_pretrained(folder, max_shard_size="40KB")
     (folder / "model-00001-of-00009.safetensors").write_bytes(b"of an earlier run")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
 
@@ -55,7 +56,17 @@ def test_shards_are_published_with_their_index_and_no_stray_one(folder: Path, ma
     assert len(shards) > 1
     assert set(found.files) == CODE | REST | shards | {"model.safetensors.index.json"}
     assert found.left_out == ["model-00001-of-00009.safetensors"]
-    assert found.architecture == "VLKDForSequenceClassification"
+
+
+@pytest.mark.parametrize("model_class", [VLKDForSequenceClassification, VLKDModel])
+@pytest.mark.parametrize("tower", ["resnet", "siglip"])
+def test_models_that_generate_nothing_need_not_say_how(model_class, tower: str, folder: Path, make_model):
+    for name in ("model.safetensors", "generation_config.json"):
+        (folder / name).unlink()
+    make_model(tower, model_class).save_pretrained(folder)
+    found = find_shareable(folder)
+    assert set(found.files) == CODE | REST - {"generation_config.json"} | {"model.safetensors"}
+    assert found.architecture == model_class.__name__
 
 
 def edit_json(path: Path, **changes):
@@ -82,7 +93,7 @@ DAMAGES = {
     "list for config": (lambda f: (f / "config.json").write_text("[]"), "no JSON object but []"),
     "binary config": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "config.json is no JSON"),
     "other model": (lambda f: edit_json(f / "config.json", model_type="bart"), "a model of type 'bart', not 'vlkd'"),
-    "other class": (lambda f: edit_json(f / "config.json", architectures=["Bart"]), "architectures is 'Bart'"),
+    "other class": (lambda f: edit_json(f / "config.json", architectures=["VLKDProcessor"]), "no model of VLKD"),
     "wrong value": (lambda f: edit_json(f / "config.json", text_pooling="max"), "text_pooling='max'"),
     "wrong width": (lambda f: edit_json(f / "config.json", projection_dim=7), "projection_dim=7"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
