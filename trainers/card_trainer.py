@@ -85,7 +85,7 @@ class CardTrainer(Trainer):
         """
         if not self.is_world_process_zero():
             return
-        sources = list(self.run_facts.provenance.sources)
+        sources = self.run_facts.provenance.sources
         if finetuned_from is not None:
             bases = [Source.find("base model", finetuned_from)]
             sources = bases + [source for source in sources if source.role not in BASE_ROLES]
