@@ -35,6 +35,18 @@ CUSTOM_PIPELINES = {
 # Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
 LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
 
+# Close to BART, and yet refused: its texts begin or end with a language code where VLKD's prompts, infilling, prefixes
+# and pooled sentences count on BART's `<s>`, and its layers normalise before attention.
+NO_BART = {"mbart": " (mBART's texts have language codes where VLKD counts on <s>)"}
+
+
+def refuse_other_than_bart(model_type: str | None, name: str):
+    """Raises a ValueError if a language model is of another kind than BART."""
+    if model_type != "bart":
+        raise ValueError(
+            f"{name} holds a model of type {model_type!r}; give a BART{NO_BART.get(str(model_type), '')}."
+        )
+
 
 @strict
 class VLKDConfig(PreTrainedConfig):
@@ -118,6 +130,9 @@ class VLKDConfig(PreTrainedConfig):
                 f"projection_dim={self.projection_dim}, but the vision tower gives {tower_dim} dimensions. "
                 "Leave projection_dim out: it is taken from vision_config."
             )
+
+    def validate_text_model(self):
+        refuse_other_than_bart(self.text_config.model_type, "text_config")
 
     def validate_text_pooling(self):
         if self.text_pooling not in ("bos", "eos", "mean"):

@@ -33,7 +33,7 @@ from transformers.models.bart.modeling_bart import BartClassificationHead, shift
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .configuration_vlkd import VLKDConfig
+from .configuration_vlkd import VLKDConfig, refuse_other_than_bart
 from .vision_towers_vlkd import load_vision_tower, refuse_missing, vision_tower_of
 
 
@@ -209,8 +209,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
         """
         vision_tower = load_vision_tower(vision_model_name_or_path, dtype)
         text_type = PreTrainedConfig.get_config_dict(text_model_name_or_path)[0].get("model_type")
-        if text_type != "bart":
-            raise ValueError(f"{text_model_name_or_path} holds a model of type {text_type!r}; give a BART.")
+        refuse_other_than_bart(text_type, str(text_model_name_or_path))
         text_model, loading = BartForConditionalGeneration.from_pretrained(
             text_model_name_or_path, dtype=dtype, output_loading_info=True
         )

@@ -67,5 +67,5 @@ def test_hub_files_import_only_libraries_and_flat_siblings(path: Path):
     absolute |= {
         node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
     }
-    standard = {"collections", "dataclasses", "math", "os", "typing"}
+    standard = {"collections", "copy", "dataclasses", "math", "os", "sys", "typing"}
     assert absolute <= standard | {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}

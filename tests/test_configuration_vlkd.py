@@ -63,3 +63,9 @@ def test_wrong_pooling_is_refused():
         StrictDataclassClassValidationError, match=r"text_pooling='cls': choose \"bos\", \"eos\" or \"mean\""
     ):
         VLKDConfig(text_pooling="cls")
+
+
+@pytest.mark.parametrize(("model_type", "reason"), [("mbart", r" \(mBART's texts have language codes"), ("t5", r"\.")])
+def test_language_models_other_than_bart_are_refused(model_type: str, reason: str):
+    with pytest.raises(StrictDataclassClassValidationError, match=f"'{model_type}'; give a BART{reason}"):
+        VLKDConfig(text_config={"model_type": model_type})

@@ -323,6 +323,10 @@ def test_wrong_sources_are_refused(clip_folder: Path, bart_folder: Path, tiny_ch
         assemble(bart_folder, bart_folder)
     with pytest.raises(ValueError, match="holds a model of type 'clip'; give a BART"):
         assemble(clip_folder, clip_folder)
+    (tmp_path / "mbart").mkdir()
+    (tmp_path / "mbart" / "config.json").write_text('{"model_type": "mbart"}')
+    with pytest.raises(ValueError, match=r"type 'mbart'; give a BART \(mBART's texts have language codes"):
+        assemble(clip_folder, tmp_path / "mbart")
     with pytest.raises(OSError, match="nowhere"):
         assemble(clip_folder, tmp_path / "nowhere")
     tensors = load_file(clip_folder / "model.safetensors")
