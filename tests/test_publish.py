@@ -230,7 +230,6 @@ def sha256_of(path: Path) -> str:
         (Fault("POST", "/objects/batch", status=401), "the token is not valid"),
         (Fault("PUT", "/put/", status=500, times=9), "the Hub answered 500"),
         (Fault("POST", "/verify", status=404), "the Hub answered 404"),
-        (Fault("POST", "/commit/", status=412), "somebody else committed at the same time"),
         (Fault("POST", "/commit/", cut=1000), "look at the connection"),
     ],
     ids=str,
@@ -243,6 +242,21 @@ def test_trouble_is_told_in_one_line_and_leaves_no_commit(fault: Fault, message:
     for repo in hub.repos.values():
         assert set(repo.files) == {".gitattributes"}
         assert not repo.tags
+
+
+def test_what_somebody_else_commits_meanwhile_is_not_overwritten(hub: LoopbackHub, folder: Path, monkeypatch):
+    create_commit = HfApi.create_commit
+
+    def too_late(api: HfApi, repo_id: str, *args, **kwargs):
+        repo = hub.repos[repo_id]
+        repo.commit("main", {**repo.files, "model.safetensors": repo.files[".gitattributes"]})
+        return create_commit(api, repo_id, *args, **kwargs)
+
+    monkeypatch.setattr(HfApi, "create_commit", too_late)
+    with pytest.raises(PublishError, match="somebody else committed at the same time"):
+        publish(folder, "alice/tiny", tag="v1.0")
+    assert set(hub.repos["alice/tiny"].files) == {".gitattributes", "model.safetensors"}
+    assert not hub.repos["alice/tiny"].tags
 
 
 def test_tag_that_fails_is_all_that_a_repetition_adds(hub: LoopbackHub, folder: Path):
