@@ -22,6 +22,7 @@ ANSWER_MARK = "Answer:"
 # CLIP sees the central square. A strip longer than this is cut to its middle first, which changes no pixel of that
 # square but keeps the resized image, whose *short* side becomes CLIP's, from filling the memory.
 MAX_ASPECT_RATIO = 64
+SCHEMES = ("http://", "https://", "data:image/")  # strings that are no paths
 # What chat programs send: the last message is the question, and without words in it a caption is asked for. The model
 # was never trained on conversations, so what was said before is not read, only seen.
 CHAT_TEMPLATE = """\
@@ -39,15 +40,15 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
     """Opens an image as 8-bit RGB: transparency on white, 16 bits scaled to 8, the camera's rotation applied.
 
     Args:
-        image: a path, a URL, or a PIL image.
+        image: a path, a URL (also `data:image/...;base64,...`), or a PIL image.
         timeout: seconds to wait for a URL.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is no image, is broken, or has no pixels worth the name.
     """
-    name = f"Image {os.fspath(image)}" if isinstance(image, (str, os.PathLike)) else "The image"
-    if isinstance(image, os.PathLike) or (isinstance(image, str) and not image.startswith(("http://", "https://"))):
+    name = f"Image {os.fspath(image):.300}" if isinstance(image, (str, os.PathLike)) else "The image"
+    if isinstance(image, os.PathLike) or (isinstance(image, str) and not image.startswith(SCHEMES)):
         if not os.path.isfile(image):
             raise FileNotFoundError(f"{name} does not exist; give the path of a picture, a URL or a PIL image.")
         image = os.fspath(image)

@@ -1,3 +1,4 @@
+import base64
 import subprocess
 import sys
 from functools import partial
@@ -89,6 +90,10 @@ def test_pictures_come_from_urls_too(answerer, pictures, tmp_path):
         with pytest.raises(ValueError, match=r"1\.png cannot be read"):
             answerer(image=f"{url}/1.png", question="why?")
         server.shutdown()
+    encoded = base64.b64encode((tmp_path / "0.png").read_bytes()).decode()
+    assert answerer(image=f"data:image/png;base64,{encoded}", question="why?") == answer
+    with pytest.raises(ValueError, match=r"^Image data:image/png;base64,no cannot be read"):
+        answerer(image="data:image/png;base64,no", question="why?")
     assert only_texts(answer) == only_texts(answerer(image=pictures[0], question="why?"))
 
 
