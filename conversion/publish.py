@@ -116,7 +116,7 @@ def check_names(repo_id: str, tag: str | None):
 
 def additions(folder: Path, content: Shareable, repo_id: str) -> list[CommitOperationAdd]:
     """Takes the files as they are, but for the card, which has to say where it will stand."""
-    card = (folder / "README.md").read_text(encoding="utf-8")
+    card = (folder / "README.md").read_bytes().decode()  # whose line ends stay as they are
     files: dict[str, Path | bytes] = {name: folder / name for name in content.files}
     files["README.md"] = addressed(card, repo_id).encode()
     return [CommitOperationAdd(name, file) for name, file in files.items()]
