@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from transformers import BartForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from modeling_vlkd.configuration_vlkd import NO_BART
+from modeling_vlkd.configuration_vlkd import check_text_config
+from modeling_vlkd.language_models_vlkd import LANGUAGE_MODELS
 
 from .errors import ConversionError
 from .sources import load_tokenizer, read_json
@@ -12,7 +13,7 @@ from .transformers_source import load_strictly
 
 
 class BartSource:
-    """A BART in a folder as transformers saves it.
+    """A BART or mBART-50 in a folder as transformers saves it.
 
     Args:
         name: what the user called it.
@@ -20,14 +21,16 @@ class BartSource:
     """
 
     def __init__(self, name: str, folder: Path):
-        self.name, self.folder, self.format = name, folder, "transformers bart"
-        model_type = read_json(folder / "config.json").get("model_type")
-        if model_type != "bart":
-            reason = NO_BART.get(str(model_type), "; give an encoder-decoder of type 'bart'")
-            raise ConversionError(f"{name} is a {model_type!r}, not a BART{reason}.")
+        config = read_json(folder / "config.json")
+        try:
+            check_text_config(config, name)
+        except ValueError as error:
+            raise ConversionError(str(error)) from error
+        self.name, self.folder, self.model_type = name, folder, config["model_type"]
+        self.format = f"transformers {self.model_type}"
 
-    def model(self) -> BartForConditionalGeneration:
-        return load_strictly(BartForConditionalGeneration, self.folder)
+    def model(self) -> PreTrainedModel:
+        return load_strictly(LANGUAGE_MODELS[self.model_type].head_class, self.folder)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(self.folder, local_files_only=True)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import BartForConditionalGeneration, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 
@@ -134,7 +134,7 @@ def probe_text(reference: Reference, ids: Tensor, has_tokenizer: bool) -> TextPr
 
 
 @torch.no_grad()
-def probe_language(model: BartForConditionalGeneration) -> LanguageProbe:
+def probe_language(model: PreTrainedModel) -> LanguageProbe:
     """Runs the original BART, encoder straight into decoder."""
     length = min(16, model.config.max_position_embeddings)
     ids, decoder_ids = (probe_ids(model.config.vocab_size, length, model.config.eos_token_id, seed) for seed in (1, 2))

@@ -35,17 +35,21 @@ CUSTOM_PIPELINES = {
 # Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
 LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
 
-# Close to BART, and yet refused: its texts begin or end with a language code where VLKD's prompts, infilling, prefixes
-# and pooled sentences count on BART's `<s>`, and its layers normalise before attention.
-NO_BART = {"mbart": " (mBART's texts have language codes where VLKD counts on <s>)"}
 
+def check_text_config(text_config: dict[str, Any], name: str):
+    """Refuses language models that do not write texts as BART does: one first token, the words, the end token.
 
-def refuse_other_than_bart(model_type: str | None, name: str):
-    """Raises a ValueError if a language model is of another kind than BART."""
-    if model_type != "bart":
-        raise ValueError(
-            f"{name} holds a model of type {model_type!r}; give a BART{NO_BART.get(str(model_type), '')}."
-        )
+    BART's first token is `<s>`, that of mBART-50 the code of the language. Its predecessors have the code at the end.
+
+    Args:
+        text_config: the configuration, as a dictionary.
+        name: of the model, for the ValueError.
+    """
+    model_type = text_config.get("model_type")
+    if model_type not in ("bart", "mbart"):
+        raise ValueError(f"{name} holds a model of type {model_type!r}; give a BART.")
+    if model_type == "mbart" and text_config.get("decoder_start_token_id") != text_config.get("eos_token_id", 2):
+        raise ValueError(f"{name} holds an mBART that expects the language behind the text; give a BART or mBART-50.")
 
 
 @strict
@@ -57,7 +61,7 @@ class VLKDConfig(PreTrainedConfig):
         vision_config (`dict` or `PreTrainedConfig`, *optional*):
             The CLIP vision tower; its `model_type` chooses the class. Defaults to a `clip_vision_model`.
         text_config (`dict` or `PreTrainedConfig`, *optional*):
-            The BART. Defaults to `bart`.
+            The BART, or an `mbart` in the format of mBART-50. Defaults to `bart`.
         projection_dim (`int`, *optional*):
             Width of CLIP's joint space. Taken from `vision_config` (SigLIP, which has no projection: its
             `hidden_size`); an unequal value is an error.
@@ -132,7 +136,7 @@ class VLKDConfig(PreTrainedConfig):
             )
 
     def validate_text_model(self):
-        refuse_other_than_bart(self.text_config.model_type, "text_config")
+        check_text_config(self.text_config.to_dict(), "text_config")
 
     def validate_text_pooling(self):
         if self.text_pooling not in ("bos", "eos", "mean"):

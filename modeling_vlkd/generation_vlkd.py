@@ -117,8 +117,8 @@ def generate_texts(
     Returns:
         For each prompt, in order, `top_k` pairs of a text and its score, best first.
     """
-    tokenizer, text_config = processor.tokenizer, model.config.text_config
-    start = [text_config.decoder_start_token_id, text_config.bos_token_id]
+    tokenizer = processor.tokenizer
+    start = [model.config.text_config.decoder_start_token_id, tokenizer("")["input_ids"][0]]  # <s>, or the language
     prefix_ids = [
         start + tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else [] for prefix in prefixes
     ]

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    BartForConditionalGeneration,
-    BartModel,
     Cache,
     GenerationConfig,
     GenerationMixin,
@@ -33,8 +31,9 @@ from transformers.models.bart.modeling_bart import BartClassificationHead, shift
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
 
-from .configuration_vlkd import VLKDConfig, refuse_other_than_bart
-from .vision_towers_vlkd import load_vision_tower, refuse_missing, vision_tower_of
+from .configuration_vlkd import VLKDConfig
+from .language_models_vlkd import LANGUAGE_MODELS, load_language_model
+from .vision_towers_vlkd import load_vision_tower, vision_tower_of
 
 
 if TYPE_CHECKING:
@@ -198,7 +197,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
             vision_model_name_or_path (`str`):
                 Folder or Hub id of a CLIP in transformers format; its text tower is left out.
             text_model_name_or_path (`str`):
-                Folder or Hub id of a BART in transformers format.
+                Folder or Hub id of a BART, or an mBART-50, in transformers format.
             dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
                 Type of all weights.
             config_kwargs:
@@ -208,12 +207,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
             ValueError: one of the two is a model of another kind, or lacks weights.
         """
         vision_tower = load_vision_tower(vision_model_name_or_path, dtype)
-        text_type = PreTrainedConfig.get_config_dict(text_model_name_or_path)[0].get("model_type")
-        refuse_other_than_bart(text_type, str(text_model_name_or_path))
-        text_model, loading = BartForConditionalGeneration.from_pretrained(
-            text_model_name_or_path, dtype=dtype, output_loading_info=True
-        )
-        refuse_missing(text_model_name_or_path, loading)
+        text_model = load_language_model(text_model_name_or_path, dtype)
         config = cls.config_class(vision_config=vision_tower.config, text_config=text_model.config, **config_kwargs)
         # On the meta device nothing is allocated: the two towers are put in as they are, and only the rest is made.
         with torch.device("meta"):
@@ -236,14 +230,15 @@ def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig
     """Decoding defaults of a freshly assembled model.
 
     Only the token ids come from BART: published BARTs carry settings of their summaries, such as forbidden repeats,
-    which would forbid an answer the words of its question. `forced_bos_token_id` is what infilling needs.
+    which would forbid an answer the words of its question. `forced_bos_token_id` is what infilling needs of BART;
+    mBART begins with the code of a language, which its configuration does not know.
     """
     return GenerationConfig(
         bos_token_id=text_config.bos_token_id,
         pad_token_id=text_config.pad_token_id,
         eos_token_id=text_config.eos_token_id,
         decoder_start_token_id=text_config.decoder_start_token_id,
-        forced_bos_token_id=text_config.bos_token_id,
+        forced_bos_token_id=text_config.bos_token_id if text_config.model_type == "bart" else None,
         max_new_tokens=32,
         num_beams=4,
     )
@@ -263,7 +258,9 @@ class VLKDModel(VLKDPreTrainedModel):
         self.vision_tower = vision_tower_of(config.vision_config.model_type).model_class._from_config(
             config.vision_config
         )
-        self.language_model = BartModel._from_config(config.text_config)
+        self.language_model = LANGUAGE_MODELS[config.text_config.model_type].model_class._from_config(
+            config.text_config
+        )
         self.text_projection = nn.Linear(width, dim, bias=False)  # W_e
         self.text_to_decoder = nn.Linear(dim, width, bias=False)  # W'_e
         self.image_to_decoder = nn.Linear(dim, width, bias=False)  # W_i

@@ -322,8 +322,13 @@ CASES = {  # name: (vision, text, change, what the line says)
     "no tag": ("=ViT-B-32:mine", "bart", nothing, "'mine' is neither a file nor a tag of ViT-B-32; its tags: openai"),
     "Hub out of reach": ("=some/clip", "bart", nothing, "some/clip is no folder, and fetching it from the Hub failed"),
     # BARTs
-    "not a BART": ("clip", "clip", nothing, "is a 'clip', not a BART"),
-    "mBART": ("clip", "bart", edit_json("bart/config.json", model_type="mbart"), "is a 'mbart', not a BART"),
+    "not a BART": ("clip", "clip", nothing, "of type 'clip'; give a BART"),
+    "mBART": (
+        "clip",
+        "bart",
+        edit_json("bart/config.json", model_type="mbart", decoder_start_token_id=9),
+        "language behind",
+    ),
     "BART without weights": ("clip", "bart", remove("bart/model.safetensors"), "cannot be loaded"),
     "BART cut": ("clip", "bart", cut("bart/model.safetensors"), "cannot be loaded"),
     "BART without tokenizer": (

@@ -13,16 +13,17 @@ _LENGTHS, _PLACES, _GAPS, _WHOLE = range(4)  # each decision reads its own strea
 
 
 def find_word_starts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
-    """Mark the entries of a byte-level vocabulary that begin a word: `(vocabulary,)`, bool.
+    """Mark the entries of a vocabulary that begin a word: `(vocabulary,)`, bool.
 
-    Byte-level BPE keeps the space, newline or tab before a word as the first character of the word's first token.
+    Byte-level BPE keeps the space, newline or tab before a word as the first character of the word's first token, and
+    sentencepiece, mBART's, the space as `▁`.
     """
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    starts = np.array([token.startswith(("Ġ", "Ċ", "ĉ")) for token in tokens])
+    starts = np.array([token.startswith(("Ġ", "Ċ", "ĉ", "▁")) for token in tokens])
     if not starts.any():
         raise ValueError(
-            f"No token of {type(tokenizer).__name__} begins with 'Ġ', so words cannot be told apart: text infilling "
-            "needs a byte-level BPE tokenizer such as BART's."
+            f"No token of {type(tokenizer).__name__} begins with 'Ġ' or '▁', so words cannot be told apart: text "
+            "infilling needs a byte-level BPE tokenizer such as BART's, or sentencepiece."
         )
     return starts
 
@@ -118,7 +119,7 @@ class TextInfilling:
         kept = (~(opens | inside) | masked) & (input_ids != self.tokenizer.pad_token_id)
         tokens = np.where(masked, self.tokenizer.mask_token_id, input_ids)
         gaps = kept & (starts | ~text)  # before each of these a mask may be inserted, without tearing a word,
-        gaps[:, 0] = False  # but not before <s>
+        gaps[:, 0] = False  # but not before the first token, <s> or a language
         return self._insert_masks(tokens, kept, gaps, insertions, np.asarray(seeds))
 
     @staticmethod

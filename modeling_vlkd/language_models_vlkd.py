@@ -1,0 +1,42 @@
+"""The language models that VLKD knows: BART, and mBART-50, which is built alike but normalises before attention."""
+
+import os
+from typing import NamedTuple
+
+import torch
+from transformers import (
+    BartForConditionalGeneration,
+    BartModel,
+    MBartForConditionalGeneration,
+    MBartModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from .configuration_vlkd import check_text_config
+from .vision_towers_vlkd import refuse_missing
+
+
+class LanguageModel(NamedTuple):
+    """The classes of one kind of language model, without and with its head."""
+
+    model_class: type[PreTrainedModel]
+    head_class: type[PreTrainedModel]
+
+
+# By `model_type`, as the vision towers.
+LANGUAGE_MODELS = {
+    "bart": LanguageModel(BartModel, BartForConditionalGeneration),
+    "mbart": LanguageModel(MBartModel, MBartForConditionalGeneration),
+}
+
+
+def load_language_model(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Loads a language model with its head; another kind, or missing weights, are a ValueError."""
+    config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    check_text_config(config, str(name_or_path))
+    model, loading = LANGUAGE_MODELS[config["model_type"]].head_class.from_pretrained(
+        name_or_path, dtype=dtype, output_loading_info=True
+    )
+    refuse_missing(name_or_path, loading)
+    return model
