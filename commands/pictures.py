@@ -14,8 +14,8 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.loading_vlkd import load_whole
 from modeling_vlkd.processing_vlkd import open_image
-from modeling_vlkd.vision_towers_vlkd import refuse_missing
 
 
 DEFAULT_CHECKPOINT = "vlkd-demo"
@@ -67,10 +67,9 @@ def load_checkpoint(
             "`vlkd convert` makes one of a CLIP and a BART."
         )
     try:
-        model, loading = VLKDForConditionalGeneration.from_pretrained(name, output_loading_info=True)
+        model = load_whole(VLKDForConditionalGeneration, name)
     except SafetensorError as error:
         raise ValueError(f"The weights of {name} are truncated or damaged ({error}); fetch them again.") from error
-    refuse_missing(name, loading)
     device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
     try:
         model = model.to(device)

@@ -10,11 +10,10 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers.dynamic_module_utils import get_relative_imports
-from transformers.utils import logging
 
 import modeling_vlkd
 from modeling_vlkd import VLKDProcessor
-from modeling_vlkd.vision_towers_vlkd import refuse_missing
+from modeling_vlkd.loading_vlkd import load_whole
 
 from .errors import PublishError, first_line
 from .published_card import check_card
@@ -184,16 +183,11 @@ def present(folder: Path, names: set[str]) -> set[str]:
 def check_model(folder: Path, architecture: str):
     """Compares configuration and weights, without reading a weight."""
     model_class = getattr(modeling_vlkd, architecture)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what it would report at length is raised below
     try:
-        _, loading = model_class.from_pretrained(folder, device_map="meta", output_loading_info=True)
-        refuse_missing(folder, loading)
+        load_whole(model_class, folder, device_map="meta")
     except (ValueError, RuntimeError, OSError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise PublishError(f"{folder} does not load: {reason:.300}") from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def leftovers(folder: Path, files: set[str]) -> Iterator[str]:

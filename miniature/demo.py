@@ -73,7 +73,6 @@ def run_demo(
         report: the page to write; `report.html` in `output` by default.
     """
     started, console = time.perf_counter(), Console()
-    transformers.logging.set_verbosity_error()  # CLIP's text tower is left out of the model, and that is no news
     transformers.logging.disable_progress_bar()
     folder = WEIGHTS
     if from_scratch:

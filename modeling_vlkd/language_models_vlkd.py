@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from .configuration_vlkd import check_text_config
-from .vision_towers_vlkd import refuse_missing
+from .loading_vlkd import load_whole
 
 
 class LanguageModel(NamedTuple):
@@ -35,8 +35,4 @@ def load_language_model(name_or_path: str | os.PathLike, dtype: torch.dtype = to
     """Loads a language model with its head; another kind, or missing weights, are a ValueError."""
     config, _ = PreTrainedConfig.get_config_dict(name_or_path)
     check_text_config(config, str(name_or_path))
-    model, loading = LANGUAGE_MODELS[config["model_type"]].head_class.from_pretrained(
-        name_or_path, dtype=dtype, output_loading_info=True
-    )
-    refuse_missing(name_or_path, loading)
-    return model
+    return load_whole(LANGUAGE_MODELS[config["model_type"]].head_class, name_or_path, dtype=dtype)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from transformers import CLIPVisionModelWithProjection, PreTrainedConfig, PreTra
 from transformers.modeling_outputs import ModelOutput
 
 from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+from .loading_vlkd import load_whole
 from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
 
 
@@ -47,17 +48,4 @@ def load_vision_tower(name_or_path: str | os.PathLike, dtype: torch.dtype = torc
         model_type = f"{config.get('model_type')}_vision_model"
     # The width of a whole CLIP's joint space stands beside its towers; the tower's own field may be a default.
     joint = {name: config[name] for name in ("projection_dim",) if "vision_config" in config and name in config}
-    tower, loading = vision_tower_of(model_type).model_class.from_pretrained(
-        name_or_path, dtype=dtype, output_loading_info=True, **joint
-    )
-    refuse_missing(name_or_path, loading)
-    return tower
-
-
-def refuse_missing(name_or_path: str | os.PathLike, loading: dict[str, Any]):
-    """Raises a ValueError if a checkpoint lacked weights: they would have been made up at random."""
-    if loading["missing_keys"]:
-        names = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise ValueError(
-            f"{name_or_path} lacks {len(loading['missing_keys'])} of the model's tensors, such as {names}."
-        )
+    return load_whole(vision_tower_of(model_type).model_class, name_or_path, dtype=dtype, **joint)

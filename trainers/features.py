@@ -20,8 +20,8 @@ from transformers import (
     SiglipTextModel,
 )
 
+from modeling_vlkd.loading_vlkd import load_whole
 from modeling_vlkd.processing_vlkd import VLKDProcessor
-from modeling_vlkd.vision_towers_vlkd import refuse_missing
 
 from .data import ImageCaptionPairs, open_row
 
@@ -47,8 +47,7 @@ class TextTeacher:
         config, _ = PreTrainedConfig.get_config_dict(name_or_path)
         self.is_tower = config.get("model_type") in TEXT_TOWERS
         model_class = TEXT_TOWERS[config["model_type"]] if self.is_tower else AutoModel
-        model, loading = model_class.from_pretrained(name_or_path, output_loading_info=True)
-        refuse_missing(name_or_path, loading)
+        model = load_whole(model_class, name_or_path)
         if not self.is_tower and not callable(getattr(model, "get_text_features", None)):
             raise ValueError(f"{name_or_path} is a {type(model).__name__} without a text tower; give the whole CLIP.")
         self.model = model.to(device).eval()
