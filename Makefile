@@ -6,12 +6,16 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-slow test-minimum style check clean
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(VENV)/demo-installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable ".[demo]"
+	touch $@
+
+$(VENV)/installed: $(VENV)/demo-installed
 	$(BIN)/python -m pip install --editable ".[test]"
 	touch $@
 
-demo: $(VENV)/installed  ## distil the miniature CLIP into the miniature BART, measure it, and leave ./vlkd-demo
+demo: $(VENV)/demo-installed  ## distil the miniature CLIP into the miniature BART, measure it, and leave ./vlkd-demo
 	$(BIN)/vlkd demo
 
 test: $(VENV)/installed  ## every test that needs neither a GPU nor patience
