@@ -23,5 +23,5 @@ def test_missing_weights_are_an_error(clip_folder, tmp_path):
     del tensors["visual_projection.weight"]
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_text((clip_folder / "config.json").read_text())
-    with pytest.raises(ValueError, match="lacks 1 of the model's tensors, such as visual_projection.weight"):
+    with pytest.raises(ValueError, match=r"lacks 1 of .* tensors, such as visual_projection\.weight"):
         load_whole(CLIPVisionModelWithProjection, tmp_path)
