@@ -1,5 +1,8 @@
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,3 +181,11 @@ def test_interruption_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_half()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the benchmark counts memory as Linux does")
+@pytest.mark.parametrize("form", ["openai", "open_clip", "transformers"])
+def test_memory_stays_below_the_limit(form):
+    script = Path(__file__).parent.parent / "benchmarks" / "conversion_memory.py"
+    subprocess.run([sys.executable, str(script), "--vision", "ViT-B-16", "--form", form], check=True)
