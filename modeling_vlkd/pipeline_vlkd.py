@@ -38,8 +38,6 @@ class VLKDPipeline(Pipeline):
     def _sanitize_parameters(
         self, top_k=None, num_masks=None, timeout=None, padding=None, truncation=None, generate_kwargs=None, **kwargs
     ):
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k={top_k}: ask for at least one text.")
         forward = {"top_k": top_k, "num_masks": num_masks, **(generate_kwargs or {}), **kwargs}
         preprocess = {"timeout": timeout, "truncation": truncation}
         # `padding` was an argument of transformers' pipeline; here texts are padded to the longest one anyway.
@@ -74,7 +72,7 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
                 generator or data set of such): the pictures.
             question (`str` or `list[str]`, *optional*): with several images and several questions, each question is
                 asked of each image, question by question. An image asked many questions is seen once.
-            top_k (`int`, *optional*, defaults to 1): answers a question.
+            top_k (`int`, *optional*, defaults to 1): at most how many different answers a question gets.
             num_masks (`int`, *optional*): masks in the prompt; the checkpoint's default if left out.
             batch_size (`int`, *optional*, defaults to 1): images at a time.
             timeout (`float`, *optional*): seconds to wait for a URL.

@@ -58,12 +58,23 @@ def test_score_is_the_probability_of_the_answer(model, processor, rows, num_beam
     assert score == pytest.approx(chosen.sum().exp().item(), rel=1e-4)
 
 
-def test_top_k_comes_best_first(model, processor, rows):
-    answers = generate_answers(model, processor, QUESTIONS, rows, top_k=3, length_penalty=0.0)
-    assert all(len(each) == 3 for each in answers)
-    for each in answers:
+def test_top_k_are_different_and_come_best_first(model, processor, rows):
+    few, many = (generate_answers(model, processor, QUESTIONS, rows, top_k=top_k) for top_k in (3, 8))
+    for each in many:
         scores = [answer["score"] for answer in each]
         assert scores == sorted(scores, reverse=True)
+        assert 1 < len({answer["answer"] for answer in each}) == len(each) <= 8
+    for three, eight in zip(few, many):  # an answer's score does not depend on how many were asked for
+        known = {answer["answer"]: answer["score"] for answer in eight}
+        shared = [answer for answer in three if answer["answer"] in known]
+        assert shared
+        assert [known[answer["answer"]] for answer in shared] == pytest.approx([a["score"] for a in shared], rel=1e-3)
+
+
+@pytest.mark.parametrize("top_k", [0, 100_000])
+def test_senseless_top_k_is_refused(model, processor, rows, top_k: int):
+    with pytest.raises(ValueError, match=f"top_k={top_k}: ask for at least one text, and for at most"):
+        generate_answers(model, processor, QUESTIONS, rows, top_k=top_k)
 
 
 def test_captions_are_for_each_image(model, processor, rows):
