@@ -320,7 +320,9 @@ def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
 def test_finetune_names_what_is_wrong(world, tmp_path, capsys):
     (tmp_path / "empty.csv").write_text("image,question,answer\na.png,what color is it?,\n")
     (tmp_path / "other.csv").write_text("image,question\na.png,what color is it?\n")
-    for name, message in (("empty.csv", "Row 0"), ("other.csv", "no column 'answer'"), ("none.csv", "does not exist")):
+    (tmp_path / "comma.csv").write_text("image,question,answer\na.png,what color, then?,red\n")
+    cases = [("empty.csv", "Line 2"), ("other.csv", "no column 'answer'"), ("none.csv", "does not exist")]
+    for name, message in [*cases, ("comma.csv", "has more fields than")]:
         questions = str(tmp_path / name)
         assert main(["finetune", "--checkpoint", str(world), "--questions", questions, "--use_cpu", "true"]) == 2
         assert message in capsys.readouterr().err
