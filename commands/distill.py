@@ -23,7 +23,7 @@ from modeling_vlkd.trainers.questions import make_question_set, read_questions
 
 from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
-from .training_parser import TrainingParser, checkpoint_to_resume
+from .training_parser import TrainingParser, checkpoint_to_resume, require_writable
 
 
 EXAMPLE = """\
@@ -97,6 +97,7 @@ def main(argv: list[str]) -> int:
     parser.set_defaults(output_dir="vlkd-distilled")
     arguments, card, training = parser.parse(argv)
     refuse_half_a_model(parser, arguments, needs_teacher(arguments, training))
+    require_writable(training.output_dir)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():

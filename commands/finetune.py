@@ -12,7 +12,7 @@ from modeling_vlkd.trainers.questions import finetuning_examples, make_question_
 
 from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
-from .training_parser import TrainingParser, checkpoint_to_resume
+from .training_parser import TrainingParser, checkpoint_to_resume, require_writable
 
 
 EXAMPLE = """\
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
     )
     parser.set_defaults(output_dir="vlkd-finetuned", learning_rate=3e-4, per_device_train_batch_size=64)
     arguments, card, training = parser.parse(argv)
+    require_writable(training.output_dir)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     rows = read_questions(arguments.questions)
     eval_rows = read_questions(arguments.eval_questions) if arguments.eval_questions else None

@@ -2,19 +2,26 @@
 
 import argparse
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser
+from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from .parser import Parser
 
 
+RESUME_HELP = "`true` to go on with the run in --output_dir from its last checkpoint, or the folder of a checkpoint"
+
+
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints defaults, and keeps the lines of the examples."""
+    """Prints defaults where there are any, and keeps the lines of the examples."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 class TrainingParser(HfArgumentParser):
@@ -28,6 +35,14 @@ class TrainingParser(HfArgumentParser):
     def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpWithDefaults, **kwargs)
         self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
+        own = {name for each in dataclass_types for name in each.__annotations__}
+        inherited = self.add_argument_group("flags of transformers' TrainingArguments")
+        for action in list(self._optionals._group_actions):
+            if action.dest in TrainingArguments.__dataclass_fields__ and action.dest not in own:
+                self._optionals._group_actions.remove(action)  # which printed more than a hundred before our own
+                inherited._group_actions.append(action)
+            if action.dest == "resume_from_checkpoint":
+                action.help = RESUME_HELP
 
     def error(self, message: str) -> NoReturn:
         Parser.error(self, message)  # type: ignore[arg-type]
@@ -63,6 +78,23 @@ def read_config(path: str) -> list[str]:
         else:
             arguments.append(json.dumps(value) if isinstance(value, dict | bool) else str(value))
     return arguments
+
+
+def require_writable(output_dir: str):
+    """Stop before hours of training whose result could not be kept.
+
+    Raises:
+        ValueError: `output_dir` is a file, or nothing can be written there, or where it would be made.
+    """
+    folder = Path(output_dir).absolute()
+    nearest = next(each for each in (folder, *folder.parents) if each.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"--output_dir {output_dir}: {nearest.name} is a file; name a folder.")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise ValueError(f"--output_dir {output_dir}: nothing can be written there ({error.strerror}).") from error
 
 
 def checkpoint_to_resume(output_dir: str, resume_from_checkpoint: str | None) -> str | None:

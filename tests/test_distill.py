@@ -1,6 +1,8 @@
 import csv
+import errno
 import shutil
 import signal
+import tempfile
 
 import datasets
 import pytest
@@ -9,7 +11,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_training import COLOURS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
-from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel
+from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel, Trainer
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands import distill
@@ -289,6 +291,37 @@ def test_bad_input_is_one_line_and_exit_code_2(flags, message, world, arguments,
     assert message in error
     assert error.startswith("vlkd distill: error: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["distill", "finetune"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("afile", "afile is a file; name a folder"),
+        ("afile/out", "afile is a file; name a folder"),
+        ("closed", "nothing can be written there (Permission denied)"),
+        ("closed/new", "nothing can be written there (Permission denied)"),
+    ],
+)
+def test_where_nothing_can_be_kept_nothing_is_trained(
+    command, name, message, world, arguments, tmp_path, capsys, monkeypatch
+):
+    """The superuser may write into any folder, so one that refuses is made of `tempfile`."""
+    (tmp_path / "afile").write_text("text")
+    (tmp_path / "closed").mkdir()
+
+    def refuse(dir):
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(Trainer, "train", None)
+    before = sorted(tmp_path.rglob("*"))
+    tune = ["--checkpoint", str(world / "clip"), "--questions", str(world / "questions.csv")]
+    flags = arguments if command == "distill" else tune
+    assert main([command, *flags, "--output_dir", str(tmp_path / name)]) == 2
+    [error] = capsys.readouterr().err.strip().splitlines()
+    assert error == f"vlkd {command}: error: --output_dir {tmp_path / name}: {message}."
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
