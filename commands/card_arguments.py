@@ -35,7 +35,7 @@ class CardArguments:
 
 
 def command_line(name: str, argv: Sequence[str]) -> str:
-    """Gives a command as it was typed, but for tokens and the folders in which somebody keeps things."""
+    """Gives a command as it was typed, but for what is nobody's business, such as tokens and folders."""
     return shlex.join(["vlkd", name, *public_words(argv)])
 
 

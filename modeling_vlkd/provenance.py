@@ -17,8 +17,12 @@ CARD_NAME = "README.md"
 METADATA_KEY = "vlkd"  # of the block in a card's metadata from which the next card in a row goes on
 BASE_ROLES = ("vision tower", "language model", "base model", "checkpoint")
 DATA_ROLES = ("image-caption pairs", "replayed texts", "questions and answers")
-SECRETS = ("--hub_token", "--push_to_hub_token")
-ABSOLUTE_FOLDER = re.compile(r"""(^|[=:,"'\s])(?!//)(?:~\w*)?/(?:[^/:,="']+/)*(?=[^/:,="'\s])""")
+# Options that no card tells of: tokens, how the user keeps books of runs, and that a run was interrupted: the command
+# without it makes the same in one go.
+UNTOLD = {"hub_token", "push_to_hub_token", "run_name", "logging_dir", "project", "resume_from_checkpoint"}
+UNTOLD |= {"trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
+HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "hub_model_id"}  # of others, a/b is a path
+FOLDERS = re.compile(r"""(^|[=:,"'\s])(?!//)(?:[^/:,="']*/)+(?=[^/:,="'\s])""")
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def public_name(name: str | Path) -> tuple[str, bool]:
     if path.exists():
         return path.resolve().name if path.name in ("", "..") else path.name, False
     prefix, colon, rest = str(name).partition(":")
-    if colon:
+    if colon and "/" not in prefix:
         if prefix == "hf-hub":
             return rest, is_hub_id(rest)
         return (Path(rest).name if prefix == "local-dir" else f"{prefix}:{Path(rest).name}"), False
@@ -185,15 +189,30 @@ def stated_languages(metadata: dict[str, Any]) -> list[str]:
 
 
 def hide_folders(text: str) -> str:
-    """Reduces absolute paths within a text to their last part: where a user keeps files is nobody's business."""
-    return ABSOLUTE_FOLDER.sub(r"\1", text)
+    """Reduces paths within a text to their last part: where a user keeps files is nobody's business."""
+    return FOLDERS.sub(r"\1", text)
 
 
 def public_words(words: Sequence[str]) -> list[str]:
-    """Gives the words of a command line without tokens and without absolute paths."""
-    kept, skip = [], False
+    """Gives the words of a command line without what is `UNTOLD`, and of paths the last part."""
+    kept, option = [], ""
     for word in map(str, words):
-        if not skip and word.split("=")[0] not in SECRETS:
-            kept.append(hide_folders(word))
-        skip = word in SECRETS
+        flag, value = "", word
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            flag, option = name + equals, name.removeprefix("--").replace("-", "_")
+        if option not in UNTOLD:
+            kept.append(flag + public_value(option, value))
     return kept
+
+
+def public_value(option: str, value: str) -> str:
+    """Gives the value of an option as it may be published: Hub ids as they are, of a path the last part."""
+    if "/" not in value:
+        return value
+    if value.startswith(("{", "[")):  # JSON
+        return hide_folders(value)
+    shown, on_hub = public_name(value)
+    if on_hub:
+        return value if option in HUB_OPTIONS else Path(value).name
+    return shown

@@ -24,6 +24,7 @@ def write_card(folder: Path, metadata: str) -> Path:
         ("ViT-B-16:laion2b_s34b_b88k", "ViT-B-16:laion2b_s34b_b88k", False),
         ("ViT-B-16:/home/me/epoch_32.pt", "ViT-B-16:epoch_32.pt", False),
         ("local-dir:/home/me/my-clip", "my-clip", False),
+        ("../me/10:30/my-clip", "my-clip", False),
         ("/home/me/my-clip", "my-clip", False),
         ("/home/me/my-clip/", "my-clip", False),
         ("~/my clip|x", "my clip|x", False),
@@ -52,7 +53,8 @@ def test_a_folder_is_no_hub_id_though_it_looks_like_one(tmp_path, monkeypatch):
         ("~/pictures", "pictures"),
         ("~me/pictures", "pictures"),
         ('{"path": "/home/me/x", "n": 1}', '{"path": "x", "n": 1}'),
-        ("a/b", "a/b"),
+        ('{"path": "../me/x"}', '{"path": "x"}'),
+        ("../me/secret project/pictures", "pictures"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("0.5", "0.5"),
     ],
@@ -61,9 +63,29 @@ def test_folders_are_hidden(word, shown):
     assert hide_folders(word) == shown
 
 
-def test_a_command_is_told_without_tokens():
-    words = ["distill", "--hub_token", "hf_a", "--push_to_hub_token=hf_b", "--vision", "/x/y", "--hub_model_id", "a/b"]
-    assert public_words(words) == ["distill", "--vision", "y", "--hub_model_id", "a/b"]
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (
+            "--hub_token hf_a --push_to_hub_token=hf_b --vision /x/y --hub_model_id a/b",
+            "--vision y --hub_model_id a/b",
+        ),
+        ("--hub-token hf_a --hub-token=hf_b --flip", "--flip"),  # transformers' parser takes this spelling too
+        ("--run_name bobs --project secret --logging_dir=../logs --seed 1", "--seed 1"),
+        ("--flip --resume_from_checkpoint true --seed 1", "--flip --seed 1"),
+        ("--resume-from-checkpoint=../me/out/checkpoint-2", ""),
+        ("--dataset ../me/secret/pics --output_dir=../me/out/", "--dataset pics --output_dir=out"),
+        ("--output_dir runs/first --vision openai/clip", "--output_dir first --vision openai/clip"),
+        ("--vision ViT-B-16:../me/e.pt --dataset ./pics/b's", "--vision ViT-B-16:e.pt --dataset b's"),
+        ("--replay ../o'me/x,y/t.txt", "--replay t.txt"),
+        ("--vision hf-hub:laion/CLIP --text here/bart", "--vision hf-hub:laion/CLIP --text bart"),
+        ('--accelerator_config {"path":"../me/x"}', '--accelerator_config {"path":"x"}'),
+    ],
+)
+def test_a_command_is_told_without_what_is_nobodys_business(words, shown, tmp_path, monkeypatch):
+    (tmp_path / "here" / "bart").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert public_words(words.split()) == shown.split()
 
 
 @pytest.mark.parametrize(
