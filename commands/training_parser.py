@@ -4,11 +4,12 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
 from transformers.trainer_utils import get_last_checkpoint
 
 from .parser import Parser
@@ -24,6 +25,10 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescr
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+def is_ours(dataclass_type: type) -> bool:
+    return not dataclass_type.__module__.startswith("transformers.")
+
+
 class TrainingParser(HfArgumentParser):
     """Makes flags of the fields of dataclasses; a mistake in one gets one line and exit code 2.
 
@@ -35,11 +40,14 @@ class TrainingParser(HfArgumentParser):
     def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpWithDefaults, **kwargs)
         self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
-        own = {name for each in dataclass_types for name in each.__annotations__}
-        inherited = self.add_argument_group("flags of transformers' TrainingArguments")
+        # transformers has more than a hundred, which would stand between ours.
+        first = {"output_dir", "resume_from_checkpoint"}
+        first |= {name for each in dataclass_types if is_ours(each) for name in each.__annotations__}
+        all_fields = {field.name for each in dataclass_types for field in fields(each)}
+        inherited = self.add_argument_group("flags of transformers' training arguments")
         for action in list(self._optionals._group_actions):
-            if action.dest in TrainingArguments.__dataclass_fields__ and action.dest not in own:
-                self._optionals._group_actions.remove(action)  # which printed more than a hundred before our own
+            if action.dest in all_fields - first:
+                self._optionals._group_actions.remove(action)
                 inherited._group_actions.append(action)
             if action.dest == "resume_from_checkpoint":
                 action.help = RESUME_HELP

@@ -138,6 +138,17 @@ def test_every_command_has_help(name: str, capsys):
     assert f"vlkd {name}" in capsys.readouterr().out
 
 
+def test_help_begins_with_what_is_our_own(capsys):
+    assert exit_code(["distill", "--help"]) == 0
+    own, inherited = capsys.readouterr().out.split("flags of transformers' training arguments:")
+    for flag in ("--dataset", "--output_dir", "--ttdm_weight", "--mask_ratio", "--resume_from_checkpoint"):
+        assert f"  {flag} " in own
+        assert f"  {flag} " not in inherited
+    assert "--adam_beta1" in inherited
+    assert "`true` to go on with the run" in own
+    assert "default: None" not in own + inherited
+
+
 def test_no_command_prints_help(capsys):
     assert exit_code([]) == 0
     printed = capsys.readouterr().out
