@@ -15,7 +15,7 @@ from modeling_vlkd.trainers import (
     VLKDDistillationTrainer,
     align_text_projection,
 )
-from modeling_vlkd.trainers.card_trainer import UNNAMED, VQA, RunFacts, measured, result_on
+from modeling_vlkd.trainers.card_trainer import TRAINED_ON, UNNAMED, VQA, RunFacts, measured, result_on
 from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
 from modeling_vlkd.trainers.features import TextTeacher, embed_sample, prepare_pairs
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
@@ -171,7 +171,8 @@ def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) 
     provenance.commands.append(command_line("distill", argv))
     names = ("align_text_projection", "flip", "keep_pixels")
     settings = {name: True for name in names if getattr(arguments, name)}
-    evaluated = Source.find("evaluation", arguments.dataset, "dataset", arguments.eval_split or "")
+    role = TRAINED_ON if arguments.eval_split == arguments.split else "evaluation"
+    evaluated = Source.find(role, arguments.dataset, "dataset", arguments.eval_split or "")
     questions = Source.find("evaluation", arguments.questions) if arguments.questions else UNNAMED
     return RunFacts(provenance, settings, evaluated, questions)
 

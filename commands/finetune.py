@@ -1,12 +1,13 @@
 """`vlkd finetune`: trains a distilled model further on questions about pictures and their answers."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import VLKDDataCollator, answer_accuracy
-from modeling_vlkd.trainers.card_trainer import UNNAMED, VQA, CardTrainer, RunFacts, result_on
+from modeling_vlkd.trainers.card_trainer import TRAINED_ON, UNNAMED, VQA, CardTrainer, RunFacts, result_on
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import finetuning_examples, make_question_set, read_questions
 
@@ -87,7 +88,10 @@ def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str],
     provenance.license = card.license or provenance.license
     provenance.language = card.language or provenance.language
     provenance.commands.append(command_line("finetune", argv))
-    evaluated = Source.find("evaluation", arguments.eval_questions) if arguments.eval_questions else UNNAMED
+    evaluated = UNNAMED
+    if arguments.eval_questions:
+        role = TRAINED_ON if Path(arguments.eval_questions).samefile(arguments.questions) else "evaluation"
+        evaluated = Source.find(role, arguments.eval_questions)
     return RunFacts(provenance, eval_questions=evaluated)
 
 

@@ -11,7 +11,7 @@ from transformers import Trainer
 
 from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import QuestionSet, VLKDDistillationConfig, VLKDDistillationTrainer
-from modeling_vlkd.trainers.card_trainer import CardTrainer, RunFacts, last_losses, measured
+from modeling_vlkd.trainers.card_trainer import TRAINED_ON, CardTrainer, RunFacts, last_losses, measured
 
 
 SETTINGS = {"report_to": "none", "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_steps": 1}
@@ -93,13 +93,22 @@ def test_what_the_caller_knows_is_told(make_trainer):
     assert "not named" not in card.text
     results = {(each.dataset_type, each.dataset_name, each.metric_name): each for each in card.data.eval_results}
     assert set(results) == {
-        ("local", "pairs", "caption of a picture, R@1"),
-        ("local", "pairs", "picture of a caption, R@1"),
+        ("local", "pairs", "caption of a picture, R@1 among 6"),
+        ("local", "pairs", "picture of a caption, R@1 among 6"),
         ("me/questions", "me/questions", "questions answered right"),
     }
     retrieval, _, answers = card.data.eval_results
     assert retrieval.metric_value == metrics["eval_retrieval_i2t"]
     assert (answers.dataset_split, answers.metric_value) == ("test", metrics["eval_vqa_accuracy"])
+
+
+def test_metrics_of_training_data_are_told_as_such(make_trainer):
+    facts = RunFacts(Provenance(), eval_pairs=Source(TRAINED_ON, "pairs", note="train"))
+    trainer = make_trainer(facts)
+    trainer.evaluate()
+    card = card_of(trainer)
+    assert "| pairs, train | caption of a picture, R@1 among 6, of the training data | " in card.text
+    assert {each.dataset_split for each in card.data.eval_results} == {"train"}
 
 
 def test_arguments_of_transformers_hook_are_honoured(make_trainer):

@@ -15,6 +15,7 @@ from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel, Tr
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands import distill
+from modeling_vlkd.commands.card_arguments import command_line
 from modeling_vlkd.commands.main import main
 from modeling_vlkd.conversion.assembling import convert
 from modeling_vlkd.conversion.published_card import check_card
@@ -148,6 +149,8 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(arguments, tmp_path, ca
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     assert main(["distill", *arguments, "--resume_from_checkpoint", "true"]) == 0
+    [command] = card_in(tmp_path / "out").data.vlkd["commands"]
+    assert command == command_line("distill", arguments)  # which a stranger can repeat
 
 
 @pytest.fixture(scope="module")
@@ -207,9 +210,11 @@ def test_the_card_goes_from_conversion_to_finetuning(world, converted, arguments
     assert (tuned.data.license, tuned.data.language) == ("mit", ["en"])
     for name in ("out", "tuned"):
         assert check_card(tmp_path / name / "README.md") == []  # it could be published
-    for card in (distilled, tuned):  # questions are asked at the end, though no --eval_strategy was given
+    # Questions are asked at the end, though no --eval_strategy was given; the second model was trained on them.
+    for card, kind in ((distilled, ""), (tuned, ", of the training data")):
         [result] = card.data.eval_results
         assert (result.dataset_name, result.metric_type) == ("questions.csv", "accuracy")
+        assert result.metric_name == f"questions answered right{kind}"
         assert str(world.parent) not in str(card)
         assert str(tmp_path.parent) not in str(card)
 
@@ -223,6 +228,7 @@ def test_data_with_a_card_are_told_with_their_licence(world, arguments, tmp_path
     assert "| image-caption pairs | `my_{{x}}\\|y`, split train, 12 pictures | `cc-by-4.0` |" in card.text
     assert card.data.language == ["en"]
     assert {each.dataset_name for each in card.data.eval_results} == {data.name}  # measured once, at the end
+    assert all(each.metric_name.endswith("R@1 among 12, of the training data") for each in card.data.eval_results)
     assert card.data.license == "unknown"
 
 

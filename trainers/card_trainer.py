@@ -30,6 +30,7 @@ TOLD_IF_CHANGED = (
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
 RETRIEVAL = {"retrieval_i2t": "caption of a picture, R@1", "retrieval_t2i": "picture of a caption, R@1"}
+TRAINED_ON = "evaluation on what was trained on"  # the role of data whose metrics say nothing about others
 UNNAMED = Source("evaluation", "evaluation set, not named")
 
 
@@ -40,7 +41,8 @@ class RunFacts:
     Args:
         provenance: what goes into the model, data sets included, and the commands.
         settings: of the run, beside the trainer's arguments.
-        eval_pairs, eval_questions: what is evaluated on; the note is the split.
+        eval_pairs, eval_questions: what is evaluated on; the note is the split. Of the role `TRAINED_ON`, they are
+            told as such.
         results: metrics that were measured outside of the trainer.
     """
 
@@ -176,7 +178,13 @@ def measured(args: TrainingArguments, state: TrainerState) -> dict[str, float]:
 def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
     """Names the metrics of an evaluation as the Hub wants them; losses are none."""
     results = [
-        result_on(facts.eval_pairs, "retrieval", "recall_at_1", name, metrics[metric])
+        result_on(
+            facts.eval_pairs,
+            "retrieval",
+            "recall_at_1",
+            f"{name} among {metrics['retrieval_pairs']}",
+            metrics[metric],
+        )
         for metric, name in RETRIEVAL.items()
         if metric in metrics
     ]
@@ -187,6 +195,8 @@ def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
 
 def result_on(data: Source, task: str, metric: str, name: str, value: float) -> EvalResult:
     """Makes a metric of a data set; one that is not on the Hub has the type `local`."""
+    if data.role == TRAINED_ON:
+        name += ", of the training data"
     return EvalResult(
         task_type=task,
         dataset_type=data.name if data.on_hub else "local",

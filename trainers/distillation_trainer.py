@@ -291,6 +291,7 @@ class VLKDDistillationTrainer(CardTrainer):
         metrics = self.eval_terms.drain(self.accelerator)
         images, texts, keys = (torch.cat(parts) for parts in zip(*self.eval_embeds))
         same_caption = keys[:, None] == keys  # (pairs, pairs)
+        metrics["retrieval_pairs"] = len(texts)
         metrics["retrieval_i2t"] = retrieval_recall(images, texts, same_caption)
         metrics["retrieval_t2i"] = retrieval_recall(texts, images, same_caption)
         self.eval_embeds.clear()
