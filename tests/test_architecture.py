@@ -48,8 +48,9 @@ def test_every_package_on_disk_is_listed():
     setup.read(ROOT / "setup.cfg")
     listed = set(setup["options"]["packages"].split())
     mapping = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and not (path / "pyvenv.cfg").exists()]
     on_disk = {
-        path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/__init__.py") if ".venv" not in path.parts
+        path.parent.relative_to(ROOT).as_posix() for folder in folders for path in folder.glob("**/__init__.py")
     }
     assert {mapping.get(package, package) for package in listed} == on_disk == ROOMS
 
