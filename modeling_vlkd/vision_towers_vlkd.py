@@ -43,6 +43,8 @@ def vision_tower_of(model_type: str) -> VisionTower:
 def load_vision_tower(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Loads the vision tower, with CLIP's projection, of a checkpoint in transformers format."""
     config, _ = PreTrainedConfig.get_config_dict(name_or_path)
+    if not {"model_type", "vision_config"} & set(config):
+        raise ValueError(f"{name_or_path} has no config.json that names a model; give the folder or Hub id of a CLIP.")
     model_type = config.get("vision_config", config).get("model_type")
     if model_type is None:  # configurations written long ago leave the model type of their towers out
         model_type = f"{config.get('model_type')}_vision_model"

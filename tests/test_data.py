@@ -99,6 +99,53 @@ def test_what_is_wrong_is_said_in_one_line(pictures, tmp_path):
         load_captioned_images(tmp_path / "blind")
 
 
+TABLES = {
+    "empty": ("metadata.csv", "", "metadata.csv cannot be read (No columns to parse"),
+    "quote": (
+        "metadata.csv",
+        'file_name,caption\na.png,"a red box\n',
+        "metadata.csv cannot be read (Error tokenizing",
+    ),
+    "comma": ("metadata.csv", "file_name,caption\na.png,a\nb.jpg,big, blue\n", "Expected 2 fields in line 3, saw 3"),
+    "column": ("metadata.csv", "name,caption\na.png,a red box\n", "it needs the columns file_name and, say, caption"),
+    "json": (
+        "metadata.jsonl",
+        '{"file_name": "a.png", "caption"\n',
+        "metadata.jsonl cannot be read (JSON parse error",
+    ),
+    "no json": ("metadata.jsonl", "", "metadata.jsonl cannot be read ("),
+    "parquet of captions": ("metadata.parquet", "12345", "metadata.parquet cannot be read ("),
+    "parquet": ("../table.parquet", "12345", "table.parquet cannot be read (Parquet file size is 5 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_table_that_cannot_be_read_is_named_with_a_remedy(case, pictures):
+    name, content, message = TABLES[case]
+    (pictures / name).write_text(content)
+    with pytest.raises(ValueError) as caught:
+        load_captioned_images(pictures / name if case == "parquet" else pictures)
+    assert message in str(caught.value)
+    assert "give whole parquet files." in str(caught.value) or "quotes around a caption" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["nosuch/", "nosuchfolder", "no/such/folder"])
+def test_what_can_be_no_hub_id_is_not_looked_for_on_the_hub(name, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", None)
+    with pytest.raises(FileNotFoundError, match=f"{name} does not exist; give a folder"):
+        load_captioned_images(name)
+
+
+def test_what_could_be_a_hub_id_is_said_to_be_no_folder(monkeypatch):
+    def unreachable(name):
+        raise ConnectionError(f"Couldn't reach {name!r} on the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(ValueError, match=r"no/such cannot be read \(Couldn't reach .*\); it is no folder here"):
+        load_captioned_images("no/such")
+
+
 def test_an_empty_caption_is_named_by_its_row(pictures):
     write_csv(pictures, [ROWS[0], ("b.jpg", "  "), ROWS[2]])
     with pytest.raises(ValueError, match=r"Row 1 of .* has an empty caption"):

@@ -257,6 +257,8 @@ BAD = [
     (["--resume_from_checkpoint", "true"], "holds no checkpoint to resume from"),
     (["--resume_from_checkpoint", "/nowhere"], "/nowhere is no checkpoint"),
     (["--vision", "/nowhere"], "/nowhere"),
+    (["--vision", "{world}/pictures"], "pictures has no config.json that names a model; give the folder or Hub id of"),
+    (["--dataset", "nosuch/"], "nosuch/ does not exist; give a folder"),
     (["--teacher", "/nowhere"], "/nowhere"),
     (["--checkpoint", "{world}/clip"], "expected either --checkpoint, or --vision and --text"),
     (["--license", "MIT License"], "--license: expected an identifier such as apache-2.0, got 'MIT License'"),

@@ -13,6 +13,8 @@ from modeling_vlkd.processing_vlkd import open_image
 
 
 METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # beside pictures, as `datasets` names them
+WHOLE_TABLE = "it needs the columns file_name and, say, caption, and quotes around a caption with a comma in it"
+WHOLE_PARQUET = "give whole parquet files"
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "file_name")
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "sentences_raw", "txt")
 
@@ -55,21 +57,31 @@ def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
     if path.is_file():
         if path.suffix != ".parquet":
             raise ValueError(f"{source} is neither a folder nor a parquet file; give one of them, or a Hub id.")
-        return datasets.load_dataset("parquet", data_files=source)
+        return _read(source, WHOLE_PARQUET, "parquet", data_files=source)
     if not path.is_dir():
-        if source.startswith((".", "/", "~")) or source.count("/") > 1:
-            raise FileNotFoundError(f"{source} does not exist; give a folder, a parquet file or a Hub id.")
-        return datasets.load_dataset(source)
+        if source.startswith((".", "/", "~")) or source.endswith("/") or source.count("/") != 1:
+            raise FileNotFoundError(f"{source} does not exist; give a folder, a parquet file or a Hub id, USER/NAME.")
+        return _read(source, "it is no folder here, and so was looked for on the Hub", source)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
         return datasets.load_from_disk(source)
-    tables = {file.name for pattern in ("*.parquet", "metadata.*") for file in path.rglob(pattern)}
-    if tables and tables.isdisjoint(METADATA):
-        return datasets.load_dataset("parquet", data_dir=source)
-    if not tables:
+    tables = {file for pattern in ("*.parquet", "metadata.*") for file in path.rglob(pattern)}
+    captions = sorted(str(file) for file in tables if file.name in METADATA)
+    if tables and not captions:
+        return _read(source, WHOLE_PARQUET, "parquet", data_dir=source)
+    if not captions:
         raise ValueError(
             f"{source} has no captions: put a metadata.csv with the columns file_name and caption beside the pictures."
         )
-    return datasets.load_dataset("imagefolder", data_dir=source)
+    return _read(" or ".join(captions), WHOLE_TABLE, "imagefolder", data_dir=source)
+
+
+def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.DatasetDict:
+    """Call `load_dataset`, whose errors are of many kinds and name no file."""
+    try:
+        return datasets.load_dataset(*args, **kwargs)
+    except (ValueError, OSError, LookupError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise ValueError(f"{name} cannot be read ({reason}); {remedy}.") from error
 
 
 def _choose_split(
