@@ -12,7 +12,8 @@ import yaml
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from modeling_vlkd.model_card import is_untouched, signature
+from modeling_vlkd.model_card import UNTRAINED, is_untouched, signature
+from modeling_vlkd.provenance import as_list
 
 from .errors import PublishError, first_line
 
@@ -40,7 +41,10 @@ def check_card(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise PublishError(f"There is no model card {path}; write one, and begin it with {example()}.") from error
+        raise PublishError(
+            f"There is no model card {path}; write one that begins with {example()} between two lines of ---. "
+            "`vlkd distill`, `vlkd finetune` and create_model_card() of VLKDDistillationTrainer write theirs."
+        ) from error
     except UnicodeDecodeError as error:
         raise PublishError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as such.") from error
     block = REGEX_YAML_BLOCK.match(text)
@@ -92,6 +96,8 @@ def parse(block: str, path: Path, lines: list[str], before: int) -> tuple[dict[s
 def check_fields(data: dict[str, Any], path: Path, lines: list[str], places: dict[str, int]):
     """Refuses metadata that lacks what a reader needs, or has a value of the wrong type."""
     for key, value in REQUIRED.items():
+        if key == "pipeline_tag" and key not in data and UNTRAINED in as_list(data.get("tags")):
+            continue  # no pipeline has anything to run yet
         if not data.get(key):
             raise PublishError(f"{path}: the metadata has no {key}; add, for example, `{key}: {value}`.")
         if not isinstance(data[key], str):

@@ -19,7 +19,9 @@ from .provenance import CARD_NAME, DATA_ROLES, METADATA_KEY, Provenance, Source
 
 GENERATED_NAME = "README.generated.md"  # where a new card goes if somebody has edited the old one
 PIPELINE_TAG = "visual-question-answering"
+UNTRAINED = "untrained"  # the tag of a model that was put together and answers nothing yet, in place of a task
 TAGS = ["vlkd", "image-captioning", "image-text-to-text", "knowledge-distillation", "clip", "bart"]
+UNTRAINED_TAGS = ["vlkd", "clip", "bart", UNTRAINED]  # a task among them would make up for the pipeline's
 
 
 @dataclass
@@ -85,17 +87,17 @@ def has_replay(provenance: Provenance) -> bool:
 
 def make_card(facts: CardFacts) -> ModelCard:
     """Fills the template in; the metadata are the Hub's own."""
-    provenance = facts.provenance
+    provenance, untrained = facts.provenance, facts.stage == "converted"
     data = ModelCardData(
         license=provenance.license or "unknown",
         language=provenance.language or None,
         library_name="transformers",
-        pipeline_tag=PIPELINE_TAG,
+        pipeline_tag=None if untrained else PIPELINE_TAG,
         base_model=provenance.base_models or None,
         # The Hub takes a list of base models for a merge of their weights, if nobody says otherwise.
-        base_model_relation="finetune" if provenance.base_models and facts.stage != "converted" else None,
+        base_model_relation="finetune" if provenance.base_models and not untrained else None,
         datasets=provenance.datasets or None,
-        tags=[*TAGS, *facts.tags],
+        tags=[*(UNTRAINED_TAGS if untrained else TAGS), *facts.tags],
         model_name=facts.name if facts.results else None,
         eval_results=facts.results or None,
     )

@@ -52,6 +52,12 @@ def test_metadata_are_those_that_the_hub_goes_by():
     assert data.eval_results == make_facts().results
 
 
+def test_an_untrained_model_claims_no_task():
+    data = ModelCard(str(make_card(make_facts(stage="converted", results=[])))).data
+    assert data.pipeline_tag is None
+    assert data.tags == ["vlkd", "clip", "bart", "untrained"]
+
+
 def test_metadata_come_through_the_hubs_own_reading_and_writing(tmp_path):
     card = make_card(make_facts(AWKWARD))
     card.save(tmp_path / "README.md")

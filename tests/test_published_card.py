@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_incomplete_metadata_are_refused_with_what_to_add(line: str, card: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "There is no model card"),
+        (None, "There is no model card .*begins with `license: apache-2.0`.*`vlkd finetune` and create_model_card"),
         (b"", "does not begin with metadata"),
         (b"# Tiny\n" + CARD.encode(), "does not begin with metadata"),
         (CARD.replace("---\n# Tiny", "").encode(), "does not begin with metadata"),
@@ -79,6 +80,16 @@ def test_what_is_no_card_is_refused(content: bytes | None, message: str, card: P
     card.unlink() if content is None else card.write_bytes(content)
     with pytest.raises(PublishError, match=message):
         check_card(card)
+
+
+@pytest.mark.parametrize(("tag", "stage"), [("untrained", "converted"), ("vlkd", "distilled")])
+def test_a_model_that_can_do_nothing_yet_needs_no_pipeline(tag: str, stage: str, card: Path):
+    card.write_text(str(make_card(CardFacts("tiny", "tiny", stage, Provenance(license="mit")))), encoding="utf-8")
+    assert check_card(card) == []
+    lines = [each for each in CARD.splitlines() if not each.startswith("pipeline_tag")]
+    card.write_text("\n".join(lines).replace("- vlkd", f"- {tag}"), encoding="utf-8")
+    with nullcontext() if tag == "untrained" else pytest.raises(PublishError, match="has no pipeline_tag"):
+        assert check_card(card) == []
 
 
 def test_pictures_of_the_folder_are_found_and_others_left_alone(card: Path):
