@@ -461,6 +461,9 @@ class VLKDModel(VLKDPreTrainedModel):
             decoder_input_ids = shift_tokens_right(
                 input_ids, text_config.pad_token_id, text_config.decoder_start_token_id
             )
+        written = decoder_input_ids if decoder_input_ids is not None else decoder_inputs_embeds
+        if len(written) != len(memory):  # one of either would be taken for all of the others
+            raise ValueError(f"Expected one text to write per text read, got {len(written)} and {len(memory)}.")
         decoder_outputs = self.language_model.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,

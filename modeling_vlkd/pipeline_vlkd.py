@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers.pipelines.base import GenericTensor, Pipeline
@@ -23,7 +24,8 @@ def stream(inputs: Any) -> Any:
     """Makes a generator of what transformers would take for a single input, such as a data set of `datasets`, and of
     an empty list, which it would look into.
     """
-    as_it_is = is_image(inputs) or isinstance(inputs, (dict, Dataset)) or (isinstance(inputs, list) and inputs)
+    one = (dict, Dataset, bytes, np.ndarray)  # the last two to be refused as images
+    as_it_is = is_image(inputs) or isinstance(inputs, one) or (isinstance(inputs, list) and inputs)
     return inputs if as_it_is or not isinstance(inputs, Iterable) else (each for each in inputs)
 
 

@@ -68,7 +68,10 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
 
 def flatten(images: Sequence[Any]) -> list[ImageInput]:
     """Takes images out of lists of one for each text, which is how chats bring them."""
-    return [each[0] if isinstance(each, (list, tuple)) and len(each) == 1 else each for each in images]
+    for each in images:
+        if isinstance(each, (list, tuple)) and len(each) != 1:
+            raise ValueError(f"Expected one image per text, got {len(each)} for one text.")
+    return [each[0] if isinstance(each, (list, tuple)) else each for each in images]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -387,3 +387,12 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
             "eval_vqa_accuracy",
         }:
             assert entry[name] == pytest.approx(other[name], rel=1e-4), name
+
+
+def test_what_is_missing_is_named(tmp_path):
+    processor = tiny_processor()
+    args = VLKDDistillationConfig(str(tmp_path), report_to="none", max_steps=1)
+    with pytest.raises(ValueError, match="VLKDProcessor of the model as `processing_class`"):
+        VLKDDistillationTrainer(tiny_model(processor), args, train_dataset=tiny_pairs())
+    with pytest.raises(ValueError, match="needs a `train_dataset`"):
+        VLKDDistillationTrainer(tiny_model(processor), args, processing_class=processor).train()

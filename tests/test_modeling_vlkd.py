@@ -404,6 +404,12 @@ def test_wrong_inputs_are_refused(make_model, inputs, change: dict, message: str
         getattr(model, method)(**{name: value for name, value in inputs.items() if value is not None})
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_unequal_numbers_of_texts_are_refused(model, inputs, batch: int):
+    with pytest.raises(ValueError, match=rf"one text to write per text read, got {batch} and 3\."):
+        model(**inputs, labels=torch.zeros(batch, 5, dtype=torch.long))
+
+
 def test_an_image_without_text_is_refused(model, pixel_values):
     with pytest.raises(ValueError, match=r"Expected input_ids .* beside the image"):
         model(pixel_values=pixel_values)

@@ -214,6 +214,14 @@ def test_wrong_input_is_named(answerer, arguments: dict, message: str):
         answerer(**arguments)
 
 
+@pytest.mark.parametrize("image", [b"GIF89a", np.zeros((4, 4, 3), dtype=np.uint8)])
+def test_raw_bytes_and_arrays_are_refused(captioner, image):
+    with pytest.raises(
+        ValueError, match=f"Expected an image as a path, a URL or a PIL image, got {type(image).__name__}"
+    ):
+        captioner(image)
+
+
 CLASSES_BY_AUTO_CLASS = {
     "Config": "VLKDConfig",
     "Model": "VLKDModel",

@@ -146,3 +146,9 @@ def test_wrong_input_is_named(processor: VLKDProcessor, call, message: str):
 def test_a_long_text_may_be_cut_on_request(processor: VLKDProcessor):
     [ids] = processor(text=["why " * 500], truncation=True)["input_ids"]
     assert len(ids) == processor.tokenizer.model_max_length
+
+
+def test_two_images_for_one_text_are_refused(processor):
+    picture = Image.new("RGB", (4, 4))
+    with pytest.raises(ValueError, match=r"Expected one image per text, got 2 for one text\."):
+        processor(images=[[picture, picture]], text=["what is new?"])

@@ -90,6 +90,8 @@ class VLKDDistillationTrainer(CardTrainer):
         if args.n_gpu > 1:
             raise ValueError(f"One process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`.")
         if data_collator is None:
+            if processing_class is None:
+                raise ValueError("Give the VLKDProcessor of the model as `processing_class`: it makes the batches.")
             data_collator = VLKDDistillationCollator(
                 processing_class,
                 max_text_length=args.max_text_length,
@@ -217,6 +219,8 @@ class VLKDDistillationTrainer(CardTrainer):
         if self.args.init_image_to_decoder and not resume_from_checkpoint and self.state.global_step == 0:
             # The first examples and not the first of a shuffled loader: all processes must find the same scale.
             count = min(self.get_total_train_batch_size(self.args), MOST_PAIRS_FOR_SCALE)
+            if self.train_dataset is None:
+                raise ValueError("Training needs a `train_dataset`.")
             examples = list(itertools.islice(iter(self.train_dataset), count))
             batch = self._prepare_inputs(self.data_collator(examples))
             initialise_image_to_decoder(
