@@ -58,6 +58,7 @@ def find_shareable(folder: Path) -> Shareable:
     """
     if not folder.is_dir():
         raise PublishError(f"{folder} is not a folder; give the folder of a checkpoint.")
+    refuse_what_is_no_model(folder)
     config = read_json(folder, "config.json", SAVE_MODEL)
     if config.get("model_type") != "vlkd":
         raise PublishError(f"{folder} holds a model of type {config.get('model_type')!r}, not 'vlkd'.")
@@ -74,6 +75,21 @@ def find_shareable(folder: Path) -> Shareable:
     files |= check_processor(folder) | set(check_card(folder / "README.md")) | present(folder, LICENSE_FILES)
     size = sum((folder / name).stat().st_size for name in files)
     return Shareable(architecture, sorted(files), list(leftovers(folder, files)), size)
+
+
+def refuse_what_is_no_model(folder: Path):
+    """Stops at folders of which no saving again would make a checkpoint."""
+    if (folder / "config.json").is_file():
+        return
+    if (folder / "adapter_config.json").is_file():
+        raise PublishError(
+            f"{folder} holds an adapter of peft, no model; merge it first, "
+            "`model.merge_and_unload().save_pretrained(folder)`, and save the processor beside it."
+        )
+    if not present(folder, {WEIGHTS, INDEX} | PROCESSOR_FILES):
+        raise PublishError(
+            f"{folder} is no checkpoint: it holds neither config.json nor weights; give another folder."
+        )
 
 
 def read_json(folder: Path, name: str, remedy: str) -> dict[str, Any]:

@@ -154,3 +154,17 @@ def test_damaged_shards_are_named(damage, message: str, folder: Path):
 def test_what_is_no_folder_is_refused(tmp_path: Path):
     with pytest.raises(PublishError, match="is not a folder"):
         find_shareable(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("adapter_config.json", "holds an adapter of peft, no model; merge it first, `model.merge_and_unload()"),
+        ("metadata.csv", "is no checkpoint: it holds neither config.json nor weights"),
+    ],
+)
+def test_what_is_no_model_is_not_said_to_lack_a_file(name: str, message: str, tmp_path: Path):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(PublishError) as caught:
+        find_shareable(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path} {message}")
