@@ -15,6 +15,7 @@ from .pictures import (
     find_pictures,
     load_checkpoint,
     positive,
+    refuse_overlong,
 )
 
 
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> int:
         parser.error(f"expected pictures and a question, got only {args.inputs[0]!r}")
     paths = find_pictures(images)
     model, processor = load_checkpoint(args.checkpoint, args.device)
-    processor.question_prefixes(questions)  # refuses an empty question before any picture is read
+    prompts = processor.question_prompts(questions, args.masks)  # refuses an empty question before a picture is read
+    refuse_overlong(processor, prompts, "shorten the question or take fewer --masks")
     generate_kwargs = {"num_beams": args.beams} if args.beams else {}
     reader = PictureReader(paths, processor, args.batch_size)
     found: list[dict] = []

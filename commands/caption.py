@@ -8,7 +8,14 @@ from tqdm import tqdm
 from modeling_vlkd.generation_vlkd import generate_captions
 
 from .parser import Parser
-from .pictures import PictureReader, add_common_arguments, add_generation_arguments, find_pictures, load_checkpoint
+from .pictures import (
+    PictureReader,
+    add_common_arguments,
+    add_generation_arguments,
+    find_pictures,
+    load_checkpoint,
+    refuse_overlong,
+)
 
 
 EXAMPLES = """\
@@ -34,6 +41,7 @@ def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
     paths = find_pictures(args.images)
     model, processor = load_checkpoint(args.checkpoint, args.device)
+    refuse_overlong(processor, processor.caption_prompts(1, args.masks), "take fewer --masks")
     generate_kwargs = {"num_beams": args.beams} if args.beams else {}
     reader = PictureReader(paths, processor, args.batch_size)
     found = []

@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 
 from .parser import Parser
-from .pictures import PictureReader, add_common_arguments, find_pictures, load_checkpoint
+from .pictures import PictureReader, add_common_arguments, find_pictures, load_checkpoint, refuse_overlong
 
 
 EXAMPLES = """\
@@ -46,8 +46,11 @@ def main(argv: list[str]) -> int:
         parser.error("expected pictures, --text, or both")
     if args.output and not args.output.parent.is_dir():
         parser.error(f"there is no folder {args.output.parent} to write {args.output.name} to")
+    if args.output and args.output.is_dir():
+        parser.error(f"--output {args.output}: this is a folder; name a file")
     paths = find_pictures(args.images)
     model, processor = load_checkpoint(args.checkpoint, args.device)
+    refuse_overlong(processor, args.text, "shorten it")
     reader = PictureReader(paths, processor, args.batch_size)
     names, images = embed_pictures(model, reader)
     texts = embed_texts(model, processor, args.text, args.batch_size)

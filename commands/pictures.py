@@ -78,6 +78,19 @@ def load_checkpoint(
     return model, VLKDProcessor.from_pretrained(name)
 
 
+def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str):
+    """Stops, before any picture is read, at a text that is longer than the model can read.
+
+    Raises:
+        ValueError: with its length, and with the remedy that the command has.
+    """
+    limit = processor.tokenizer.model_max_length
+    for text in texts:
+        length = len(processor.tokenizer(text, verbose=False)["input_ids"])
+        if length > limit:
+            raise ValueError(f"A text has {length} tokens, the model reads at most {limit}; {remedy}.")
+
+
 def find_pictures(patterns: Sequence[str]) -> list[str]:
     """Lists the pictures that paths, folders (with all below them), globs and URLs name, in that order.
 

@@ -1,6 +1,7 @@
 """What a user gets who got something wrong: one line that says what to do, exit code 2, nothing half-written."""
 
 import json
+import logging
 import resource
 import shlex
 import shutil
@@ -57,7 +58,9 @@ CASES = [
     ("answer {place}/no_pictures what? --checkpoint {place}/vlkd", "no pictures in the folder"),
     ("answer {place}/good.png '' --checkpoint {place}/vlkd", "Question 0 is ''"),
     ("answer {place}/good.png '  ' --checkpoint {place}/vlkd", "Question 0 is '  '"),
-    ("answer {place}/good.png '{endless}' --checkpoint {place}/vlkd", "tokens, the model reads at most"),
+    ("answer {place}/good.png '{endless}' --checkpoint {place}/vlkd", "shorten the question or take fewer --masks."),
+    ("answer {place}/good.png what? --masks 5000 --checkpoint {place}/vlkd", "or take fewer --masks."),
+    ("caption {place}/good.png --masks 5000 --checkpoint {place}/vlkd", "; take fewer --masks."),
     ("answer {place}/good.png what? --checkpoint {place}/vlkd --device cudda", "--device cudda cannot be used"),
     ("answer {place}/broken.png what? --checkpoint {place}/vlkd", "broken.png cannot be read"),
     ("caption {place}/text.png --checkpoint {place}/vlkd", "text.png cannot be read"),
@@ -72,8 +75,11 @@ CASES = [
     ("embed --checkpoint {place}/vlkd", "expected pictures, --text, or both"),
     ("embed --text '' --checkpoint {place}/vlkd", "Text 0 is ''"),
     ("embed {place}/good.png --output {place}/no/where.safetensors --checkpoint {place}/vlkd", "there is no folder"),
-    ("embed {place}/good.png --output {place} --checkpoint {place}/vlkd", "Is a directory: {place}"),
-    ("embed --text '{endless}' --checkpoint {place}/vlkd", "tokens, the model reads at most"),
+    (
+        "embed {place}/good.png --output {place} --checkpoint {place}/vlkd",
+        "--output {place}: this is a folder; name a file",
+    ),
+    ("embed --text '{endless}' --checkpoint {place}/vlkd", "; shorten it."),
     ("demo --seed 1 --sedes 3", "did you mean --seeds?"),
     ("demo --seeds 0", "--seeds 0: give 1 or more"),
     ("demo --seeds two", "invalid int value: 'two'"),
@@ -87,7 +93,7 @@ CASES = [
     ("push {place}/vlkd alice/tiny --tag 'v 1'", "'v 1' is no name of a tag"),
     ("push {place}/nowhere alice/tiny", "{place}/nowhere is not a folder"),
     ("push {place}/good.png alice/tiny", "{place}/good.png is not a folder"),
-    ("push {place}/no_pictures alice/tiny", "{place}/no_pictures lacks config.json"),
+    ("push {place}/no_pictures alice/tiny", "{place}/no_pictures is no checkpoint"),
     ("push {place}/bart alice/tiny", "holds a model of type 'bart', not 'vlkd'"),
     ("push {place}/no_weights alice/tiny", "holds no weights"),
     ("push {place}/cut_weights alice/tiny", "model.safetensors is truncated or damaged"),
@@ -123,6 +129,21 @@ def exit_code(words: list[str]) -> int:
 
 def listing(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("name", ["answer", "caption"])
+def test_no_library_warns_before_the_one_line(name: str, place: Path, capsys):
+    """transformers' log goes where standard error was when it was imported, so it is asked itself."""
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logging.getLogger("transformers").addHandler(handler)
+    try:
+        words = [name, str(place / "good.png"), *(["what?"] if name == "answer" else []), "--masks", "5000"]
+        assert exit_code([*words, "--checkpoint", str(place / "vlkd")]) == 2
+    finally:
+        logging.getLogger("transformers").removeHandler(handler)
+    assert not [message for message in heard if "indexing errors" in message]
 
 
 def test_one_bad_picture_among_good_ones_loses_nothing(place: Path, capsys):
