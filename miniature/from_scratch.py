@@ -9,8 +9,12 @@ from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub import ModelCard, ModelCardData
+
+from modeling_vlkd.provenance import CARD_NAME
 
 from .bart_teacher import save_bart, score_bart, train_bart
+from .card import OWN_LICENSE
 from .clip_teacher import TEXT_LENGTH, clip_processor, save_clip, train_clip, zero_shot_accuracy
 from .corpus import tokenizer_texts
 from .tokenizer import clip_tokenizer, train_tokenizer
@@ -53,7 +57,7 @@ def make_bart(folder: Path, seed: int):
 def write_provenance(
     folder: Path, model: torch.nn.Module, seed: int, started: float, scores: dict[str, float], data: str
 ):
-    """Write down what made the weights beside them."""
+    """Write down what made the weights beside them, and in a card their licence, which other cards go on telling."""
     record = {
         "command": COMMAND,
         "data": data,
@@ -68,3 +72,6 @@ def write_provenance(
         },
     }
     (folder / "provenance.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    metadata = ModelCardData(license=OWN_LICENSE, language="en", library_name="transformers")
+    text = f"# Miniature {folder.name.upper()}\n\nTrained by `{COMMAND}` on {data}; see `provenance.json`."
+    ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}\n").save(folder / CARD_NAME)

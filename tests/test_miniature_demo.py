@@ -9,12 +9,13 @@ from transformers import pipeline
 
 from modeling_vlkd.commands.demo import main
 from modeling_vlkd.miniature import demo, distilling
-from modeling_vlkd.miniature.card import demo_card
+from modeling_vlkd.miniature.card import OWN_LICENSE, demo_card
 from modeling_vlkd.miniature.clip_teacher import embed_images, zero_shot_accuracy
 from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teachers, assemble
 from modeling_vlkd.miniature.report import BASELINES, ROWS, markdown_table
 from modeling_vlkd.miniature.scoring import score_reading
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
+from modeling_vlkd.provenance import Provenance
 from modeling_vlkd.trainers import align_text_projection
 
 
@@ -43,6 +44,9 @@ def test_shipped_weights_are_small_and_tell_where_they_come_from():
         assert record["command"] == "vlkd demo --from-scratch"
         assert {"seed", "seconds", "versions", "validation", "parameters"} <= set(record)
         assert all(score > 0.95 for score in record["validation"].values())
+        assert record["data"] in (WEIGHTS / name / "README.md").read_text()
+    stated = {source.license for source in Provenance.of_towers(WEIGHTS / "clip", WEIGHTS / "bart").sources}
+    assert stated == {OWN_LICENSE}
 
 
 def test_shipped_teachers_know_their_trade(teachers):

@@ -14,6 +14,7 @@ from modeling_vlkd.miniature.corpus import KIND_WEIGHTS, tokenizer_texts
 from modeling_vlkd.miniature.from_scratch import write_provenance
 from modeling_vlkd.miniature.tokenizer import clip_tokenizer, train_tokenizer
 from modeling_vlkd.miniature.world import load_train_and_validation
+from modeling_vlkd.provenance import Source
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +58,5 @@ def test_provenance_tells_what_made_the_weights(tmp_path):
     record = json.loads((tmp_path / "provenance.json").read_text())
     assert (record["seed"], record["parameters"], record["validation"]) == (7, 9, {"accuracy": 0.9877})
     assert record["versions"]["torch"] == torch.__version__
+    assert Source.find("vision tower", tmp_path).license == "apache-2.0"
+    assert "`vlkd demo --from-scratch` on some data" in (tmp_path / "README.md").read_text()
