@@ -10,7 +10,7 @@ from modeling_vlkd.provenance import public_words
 
 
 LICENSE_HELP = (
-    "licence of the model for its card, by the Hub's identifiers, such as apache-2.0; none is stated by default"
+    "licence of the model for its card, by the Hub's identifiers such as apache-2.0; none is stated by default"
 )
 
 
@@ -18,7 +18,7 @@ LICENSE_HELP = (
 class CardArguments:
     """What the model's card says beside what the run knows."""
 
-    license: str | None = field(default=None, metadata={"help": LICENSE_HELP.capitalize() + "."})
+    license: str | None = field(default=None, metadata={"help": f"{LICENSE_HELP[0].upper()}{LICENSE_HELP[1:]}."})
     language: list[str] | None = field(
         default=None,
         metadata={"help": "Languages of the texts for the model's card, such as en; not stated by default."},
