@@ -84,11 +84,8 @@ def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str)
     Raises:
         ValueError: with its length, and with the remedy that the command has.
     """
-    limit = processor.tokenizer.model_max_length
-    for text in texts:
-        length = len(processor.tokenizer(text, verbose=False)["input_ids"])
-        if length > limit:
-            raise ValueError(f"A text has {length} tokens, the model reads at most {limit}; {remedy}.")
+    if texts:
+        processor.refuse_overlong(processor.tokenizer(list(texts), verbose=False)["input_ids"], remedy)
 
 
 def find_pictures(patterns: Sequence[str]) -> list[str]:

@@ -150,8 +150,8 @@ class VLKDConfig(PreTrainedConfig):
             output[part].pop("_name_or_path", None)
         # peft looks the model type up in a table of its own, right after it has called this. So, whenever peft was
         # imported, now is the moment to stand in that table, and nobody needs peft who does without.
-        if "peft" in sys.modules:
-            peft_constants = sys.modules["peft.utils.constants"]
+        peft_constants = sys.modules.get("peft.utils.constants")
+        if peft_constants is not None:
             peft_constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[self.model_type] = LORA_TARGETS
         return output
 

@@ -37,13 +37,10 @@ class VLKDPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
 
-    def _sanitize_parameters(
-        self, top_k=None, num_masks=None, timeout=None, padding=None, truncation=None, generate_kwargs=None, **kwargs
-    ):
+    def _sanitize_parameters(self, top_k=None, num_masks=None, timeout=None, generate_kwargs=None, **kwargs):
         forward = {"top_k": top_k, "num_masks": num_masks, **(generate_kwargs or {}), **kwargs}
-        preprocess = {"timeout": timeout, "truncation": truncation}
-        # `padding` was an argument of transformers' pipeline; here texts are padded to the longest one anyway.
-        return *({name: value for name, value in d.items() if value is not None} for d in (preprocess, forward)), {}
+        preprocess = {"timeout": timeout} if timeout is not None else {}
+        return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
 
     def pixels(self, image: Any, timeout: float | None) -> GenericTensor:
         return self.processor(images=open_image(image, timeout), return_tensors="pt")["pixel_values"].to(self.dtype)
@@ -96,6 +93,11 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
             return results
         return [of_image[place] for place in range(len(question)) for of_image in results]
 
+    def _sanitize_parameters(self, *args, padding=None, truncation=None, **kwargs):
+        # `padding` was an argument of transformers' pipeline; here texts are padded to the longest one anyway.
+        preprocess, *rest = super()._sanitize_parameters(*args, **kwargs)
+        return preprocess | ({} if truncation is None else {"truncation": truncation}), *rest
+
     def preprocess(
         self, inputs: dict[str, Any], timeout: float | None = None, truncation: bool = False
     ) -> dict[str, GenericTensor]:
@@ -146,9 +148,7 @@ class VLKDImageCaptioningPipeline(VLKDPipeline):
     def __call__(self, inputs: Any, **kwargs: Any):
         return super().__call__(stream(inputs), **kwargs)
 
-    def preprocess(
-        self, inputs: Any, timeout: float | None = None, truncation: bool = False
-    ) -> dict[str, GenericTensor]:
+    def preprocess(self, inputs: Any, timeout: float | None = None) -> dict[str, GenericTensor]:
         return {"pixel_values": self.pixels(inputs, timeout)}
 
     def _forward(self, model_inputs: dict[str, Any], **forward_kwargs: Any) -> dict[str, Any]:

@@ -213,13 +213,14 @@ class VLKDProcessor(ProcessorMixin):
             if not isinstance(each, str) or not each.strip():
                 raise ValueError(f"Text {position} is {each!r}; give a text that is not empty.")
         encoded = self.tokenizer(texts, **{"padding": True, **kwargs})
-        longest = max(len(ids) for ids in encoded["input_ids"])
-        if longest > self.tokenizer.model_max_length:
-            raise ValueError(
-                f"A text has {longest} tokens, the model reads at most {self.tokenizer.model_max_length}; "
-                "shorten it, or pass truncation=True."
-            )
+        self.refuse_overlong(encoded["input_ids"], "shorten it, or pass truncation=True")
         return encoded.data
+
+    def refuse_overlong(self, input_ids: Sequence[Sequence[int]], remedy: str):
+        """Raises a ValueError with the remedy if one of the texts is longer than the model reads."""
+        longest, limit = max(map(len, input_ids), default=0), self.tokenizer.model_max_length
+        if longest > limit:
+            raise ValueError(f"A text has {longest} tokens, the model reads at most {limit}; {remedy}.")
 
     def caption_prompts(self, n: int = 1, num_masks: int | None = None) -> list[str]:
         r"""

@@ -86,9 +86,6 @@ class LoopbackHandler(BaseHTTPRequestHandler):
             for method, path, name in cls.ROUTES
         ]
 
-    def authenticate(self):
-        raise NotImplementedError
-
     def answer(self):
         address = urlsplit(self.path)
         self.query, self.state = parse_qs(address.query), self.server.state
