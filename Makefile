@@ -1,18 +1,21 @@
 # `make demo` and `make test` set everything up on a fresh machine with python3, git and make.
 PYTHON ?= python3
-PYTHON_MINIMUM ?= python3.10
+PYTHON_MINIMUM ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+NEWEST := $(VENV)-newest
+MINIMUM := $(VENV)-minimum
+PINNED := --constraint constraints.txt
 
-.PHONY: demo test test-slow test-minimum style check clean
+.PHONY: demo test test-slow test-minimum test-newest coverage pins style check clean
 
-$(VENV)/demo-installed: setup.cfg pyproject.toml
+$(VENV)/demo-installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --editable ".[demo]"
+	$(BIN)/python -m pip install $(PINNED) --editable ".[demo]"
 	touch $@
 
 $(VENV)/installed: $(VENV)/demo-installed
-	$(BIN)/python -m pip install --editable ".[test]"
+	$(BIN)/python -m pip install $(PINNED) --editable ".[test]"
 	touch $@
 
 demo: $(VENV)/demo-installed  ## distil the miniature CLIP into the miniature BART, measure it, and leave ./vlkd-demo
@@ -25,9 +28,22 @@ test-slow: $(VENV)/installed  ## the rest: towers of full size, training from sc
 	$(BIN)/python -m pytest -m slow
 
 test-minimum:  ## the tests on the oldest Python and the oldest versions that are allowed
-	$(PYTHON_MINIMUM) -m venv $(VENV)-minimum
-	$(VENV)-minimum/bin/python -m pip install --constraint .ci/minimum.txt --editable ".[test]"
-	$(VENV)-minimum/bin/python -m pytest
+	$(PYTHON_MINIMUM) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --constraint .ci/minimum.txt --editable ".[test]"
+	$(MINIMUM)/bin/python -m pytest --deprecations summary
+
+test-newest:  ## the tests on the newest of everything; what it calls deprecated is listed at the end, and fails nothing
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --upgrade --upgrade-strategy eager --editable ".[test]"
+	$(NEWEST)/bin/python -m pytest --deprecations summary
+
+pins:  ## after `make test-newest` has passed: make its versions those of constraints.txt
+	grep '^#' constraints.txt > $(NEWEST)/pins
+	$(NEWEST)/bin/python -m pip freeze --all --exclude-editable | grep -viE '^(pip=|nvidia|cuda|triton)' >> $(NEWEST)/pins
+	mv $(NEWEST)/pins constraints.txt
+
+coverage: $(VENV)/installed  ## which lines of which room the tests run
+	$(BIN)/python -m pytest --cov --cov-report=term
 
 style: $(VENV)/installed  ## format and lint
 	$(BIN)/ruff format .
@@ -39,4 +55,4 @@ check: $(VENV)/installed  ## formatting, lint and types, without changing anythi
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(VENV)-minimum build dist *.egg-info
+	rm -rf $(VENV) $(NEWEST) $(MINIMUM) build dist *.egg-info

@@ -4,11 +4,17 @@ import math
 import sys
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
+from transformers.utils.versions import require_version
 
-from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
+
+# Code that is run from the Hub was not installed: with an older transformers it would fail somewhere, and not say why.
+require_version("transformers>=5.24", "Upgrade it: `pip install --upgrade transformers`.")
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
+from transformers.configuration_utils import SubConfigSpec  # noqa: E402
+
+from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig  # noqa: E402
 
 
 # What a repository's config.json says, so that `from_pretrained(..., trust_remote_code=True)` finds the code that

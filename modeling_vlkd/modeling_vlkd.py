@@ -30,6 +30,7 @@ from transformers.modeling_outputs import (
 from transformers.models.bart.modeling_bart import BartClassificationHead, shift_tokens_right
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, can_return_tuple
+from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_vlkd import VLKDConfig
 from .language_models_vlkd import LANGUAGE_MODELS, load_language_model
@@ -129,7 +130,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _keys_to_ignore_on_load_unexpected = ["final_logits_bias"]  # of the captioner, in models with another head
     _supports_flash_attn = True
     _supports_sdpa = True
@@ -411,6 +412,7 @@ class VLKDModel(VLKDPreTrainedModel):
         output.last_hidden_state = self.build_memory(output.last_hidden_state, image_embeds)
         return output, image_embeds
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as long as in BART
     @can_return_tuple
     def forward(
         self,
@@ -421,7 +423,7 @@ class VLKDModel(VLKDPreTrainedModel):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple[Tensor] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         clean_input_ids: Tensor | None = None,
@@ -469,14 +471,14 @@ class VLKDModel(VLKDPreTrainedModel):
             attention_mask=decoder_attention_mask,
             encoder_hidden_states=memory,
             encoder_attention_mask=cover_image_rows(attention_mask, memory.shape[1]),
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=decoder_inputs_embeds,
             use_cache=use_cache,
             **kwargs,
         )
         output = VLKDModelOutput(
             last_hidden_state=decoder_outputs.last_hidden_state,
-            past_key_values=decoder_outputs.past_key_values,
+            cache=decoder_outputs.cache,
             decoder_hidden_states=decoder_outputs.hidden_states,
             decoder_attentions=decoder_outputs.attentions,
             cross_attentions=decoder_outputs.cross_attentions,
@@ -539,6 +541,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         self.final_logits_bias = nn.functional.pad(self.final_logits_bias, (0, grown))  # a negative pad cuts off
         return embeddings
 
+    @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as long as in BART
     @can_return_tuple
     def forward(
         self,
@@ -549,7 +552,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: BaseModelOutput | tuple[Tensor] | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -583,7 +586,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             decoder_inputs_embeds=decoder_inputs_embeds,
             clean_input_ids=clean_input_ids,

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
 from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils.versions import require_version
 
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     # trainer that pushes while it trains copies the weights and saves the processor, and the Hub needs all the code.
     from .modeling_vlkd import VLKDForConditionalGeneration  # noqa: F401
 
+
+# As in configuration_vlkd.py, of which this file may be loaded first.
+require_version("transformers>=5.24", "Upgrade it: `pip install --upgrade transformers`.")
 
 CAPTION_PREFIX = "A picture of"
 ANSWER_MARK = "Answer:"

@@ -48,23 +48,48 @@ TEXT_CONFIG = {
 TEXTS = ["what color is the shape?", "is there a circle in the image? Answer:<mask><mask>.", "a box."]
 
 
-class RaiseOnDeprecation(logging.Handler):
-    """Makes what transformers logs about deprecated arguments a failure, as `filterwarnings` does with warnings."""
+class DeprecationLog(logging.Handler):
+    """Hears what transformers logs about deprecated arguments: a failure, as `filterwarnings` makes of its warnings.
+
+    With `--deprecations summary`, for versions that the code was not written with, all are listed at the end instead.
+    """
+
+    fatal = True
+    heard: set[str] = set()
 
     def emit(self, record: logging.LogRecord):
-        if "deprecated" in record.getMessage():
+        if "deprecated" not in record.getMessage():
+            return
+        if self.fatal:
             raise AssertionError(f"transformers warns of a deprecation: {record.getMessage()}")
+        self.heard.add(record.getMessage())
 
 
-RAISE_ON_DEPRECATION = RaiseOnDeprecation()
-logging.getLogger("transformers").addHandler(RAISE_ON_DEPRECATION)
+DEPRECATION_LOG = DeprecationLog()
+logging.getLogger("transformers").addHandler(DEPRECATION_LOG)
+
+
+def pytest_addoption(parser: pytest.Parser):
+    parser.addoption("--deprecations", choices=["error", "summary"], default="error", help="what becomes of them")
+
+
+def pytest_configure(config: pytest.Config):
+    if config.getoption("--deprecations") == "summary":
+        DEPRECATION_LOG.fatal = False
+        for category in ("DeprecationWarning", "FutureWarning"):  # the last filter wins over those of pyproject.toml
+            config.addinivalue_line("filterwarnings", f"default::{category}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter):
+    for message in sorted(DEPRECATION_LOG.heard):
+        terminalreporter.write_line(f"deprecated: {message}")
 
 
 @pytest.fixture
 def deprecations_allowed() -> Iterator[None]:
-    logging.getLogger("transformers").removeHandler(RAISE_ON_DEPRECATION)
+    logging.getLogger("transformers").removeHandler(DEPRECATION_LOG)
     yield
-    logging.getLogger("transformers").addHandler(RAISE_ON_DEPRECATION)
+    logging.getLogger("transformers").addHandler(DEPRECATION_LOG)
 
 
 @pytest.fixture(scope="session")

@@ -349,14 +349,13 @@ def test_eager_equals_sdpa(make_model, inputs):
     assert_close(model(**inputs).logits, expected)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")  # 5.20 has no other name for it
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_gradient_checkpointing_gives_the_same_gradients(make_model, inputs, use_reentrant: bool):
     gradients = []
     for checkpointing in (False, True):
         model = make_model(text={"dropout": 0.0})
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            model.activation_checkpointing_enable({"use_reentrant": use_reentrant})
             assert model.model.language_model.encoder.gradient_checkpointing
         model.train()
         model(**inputs, labels=inputs["input_ids"]).loss.backward()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 
@@ -23,19 +24,44 @@ ROOMS = {
 }
 
 
-def lowest_versions(requirements: list[str], operator: str) -> dict[str, Version]:
+def requirements_of(text: str) -> list[Requirement]:
+    """Parses lines of requirements, of setup.cfg or of a file for pip."""
+    return [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+
+
+def bounds(requirements: list[Requirement], operator: str) -> dict[str, Version]:
     """The versions that requirements name with one operator, by package."""
-    parsed = [Requirement(line) for line in requirements if line and not line.startswith("#")]
-    bounds = [(each.name, bound) for each in parsed for bound in each.specifier if bound.operator == operator]
-    return {name: Version(bound.version) for name, bound in bounds}
+    found = [(each.name, bound) for each in requirements for bound in each.specifier if bound.operator == operator]
+    return {name: Version(bound.version) for name, bound in found}
 
 
-def test_the_minimum_set_is_what_is_required():
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    required = setup["options"]["install_requires"].splitlines()
-    minimum = (ROOT / ".ci" / "minimum.txt").read_text().splitlines()
-    assert lowest_versions(minimum, "==") == lowest_versions(required, ">=")
+    return setup
+
+
+def test_the_minimum_set_is_what_is_required(setup):
+    minimum = requirements_of((ROOT / ".ci" / "minimum.txt").read_text())
+    assert bounds(minimum, "==") == bounds(requirements_of(setup["options"]["install_requires"]), ">=")
+
+
+def test_every_requirement_is_pinned_within_its_range(setup):
+    pins = bounds(requirements_of((ROOT / "constraints.txt").read_text()), "==")
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    extras = setup["options.extras_require"]
+    wanted = requirements_of("\n".join([setup["options"]["install_requires"], extras["demo"], extras["test"]]))
+    for each in wanted:
+        if each.name != "modeling_vlkd":
+            assert each.specifier.contains(pins[canonicalize_name(each.name)]), each
+
+
+def test_code_of_the_hub_asks_for_the_transformers_that_is_required(setup):
+    required = bounds(requirements_of(setup["options"]["install_requires"]), ">=")["transformers"]
+    for name in ("configuration_vlkd.py", "processing_vlkd.py"):  # the two that Auto classes load first
+        text = (ROOT / "modeling_vlkd" / name).read_text()
+        assert f'require_version("transformers>={required}"' in text
 
 
 def installed_files() -> set[str]:
