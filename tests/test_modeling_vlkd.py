@@ -41,12 +41,13 @@ def test_image_features_are_the_towers_own(make_model, pixel_values, tower: str)
     alone.load_state_dict(model.model.vision_tower.state_dict())
     output = alone(pixel_values)
     expected = output.pooler_output if tower == "siglip" else output.image_embeds
-    assert torch.equal(model.get_image_features(pixel_values=pixel_values).pooler_output, expected)
+    # Close and not equal: the last bit may depend on where in memory a tensor happens to lie.
+    assert_close(model.get_image_features(pixel_values=pixel_values).pooler_output, expected)
     rows = model.get_image_rows(pixel_values=pixel_values)
     assert rows.shape == (3, ROWS[tower], DIM)
-    assert torch.equal(rows[:, 0], expected)
+    assert_close(rows[:, 0], expected)
     if tower == "resnet":
-        assert torch.equal(rows, output.last_hidden_state)
+        assert_close(rows, output.last_hidden_state)
 
 
 @torch.no_grad()

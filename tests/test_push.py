@@ -79,6 +79,15 @@ def expected(place: Path) -> dict:
     return {"answers": [answerer(image=picture, question=question) for question in QUESTIONS], "logits": logits}
 
 
+def assert_alike(told: dict, expected: dict, source: str):
+    """Compares what two processes told; numbers are close and not equal, for the last bit depends on the process."""
+    assert told["class"] == source
+    assert told["logits"] == pytest.approx(expected["logits"], rel=1e-4, abs=1e-5)
+    for [answer], [wanted] in zip(told["answers"], expected["answers"], strict=True):
+        assert answer["answer"] == wanted["answer"]
+        assert answer["score"] == pytest.approx(wanted["score"], rel=1e-3)
+
+
 def told_by(hub: LoopbackHub, place: Path, home: str, code: str, **arguments) -> dict:
     run(hub, place, home, "-c", code, "told.json", **arguments)
     return json.loads((place / "told.json").read_text())
@@ -190,15 +199,15 @@ def pulled(hub: LoopbackHub, place: Path, pushed: dict) -> dict:
 def test_stranger_gets_what_the_folder_gives(name: str, hub: LoopbackHub, pulled: dict, expected: dict):
     """By tag and by commit; what `push_to_hub` of model and processor, and what both trainers pushed."""
     told = pulled[hub.repos["alice/tiny"].tags["v1.0"] if name == "commit" else name]
-    assert told == {**expected, "class": "transformers_modules"}
+    assert_alike(told, expected, "transformers_modules")
 
 
 def test_with_the_package_no_trust_is_needed(pushed: dict, expected: dict):
-    assert pushed["with the package"] == {**expected, "class": "modeling_vlkd"}
+    assert_alike(pushed["with the package"], expected, "modeling_vlkd")
 
 
 def test_every_auto_class_finds_the_code(pulled: dict, expected: dict, tokenizer):
-    assert pulled["auto"] == expected["logits"]
+    assert pulled["auto"] == pytest.approx(expected["logits"], rel=1e-4, abs=1e-5)
     assert pulled["config"] == pulled["base"] == "transformers_modules"
     assert pulled["tokens"] == tokenizer("why?")["input_ids"]
 
@@ -220,7 +229,7 @@ def test_cache_is_enough_without_the_hub(hub: LoopbackHub, place: Path, pulled: 
     hub.seen.clear()
     code = f"{FORGET_THE_PACKAGE}{ASK}told = ask('alice/tiny', revision='v1.0', trust_remote_code=True)\ntell()"
     told = told_by(hub, place, "stranger", code, HF_HUB_OFFLINE="1")
-    assert told == {**expected, "class": "transformers_modules"}
+    assert_alike(told, expected, "transformers_modules")
     assert not hub.seen
 
 
