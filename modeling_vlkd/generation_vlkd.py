@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
-from .processing_vlkd import CAPTION_PREFIX, VLKDProcessor
+from .processing_vlkd import VLKDProcessor
 
 
 def generate_answers(
@@ -34,18 +34,18 @@ def generate_answers(
         top_k: how many different answers to look for, by `2 * top_k` beams and by probability alone, however long they
             are (`length_penalty=0`).
         batch_size: questions decoded at once.
-        generate_kwargs: for `model.generate`, over the checkpoint's own `generation_config`.
+        generate_kwargs: for `model.generate`, over the checkpoint's own `generation_config`. With
+            `num_return_sequences` come so many answers as they were written, be some of them equal.
 
     Returns:
         For each question, at most `top_k` times `{"answer": str, "score": float}`, best first, where the score is the
         probability that the model gives to the answer: the product over its tokens, end of text included.
     """
     prompts = processor.question_prompts(questions, num_masks)
-    prefixes = processor.question_prefixes(questions) if processor.force_prefix else [""] * len(questions)
-    if image_embeds is not None:
-        image_embeds = image_embeds[rows_of_images(image_embeds, image_index, len(questions))]
-    texts = generate_texts(model, processor, prompts, prefixes, image_embeds, top_k, batch_size, **generate_kwargs)
-    return [best_distinct("answer", processor.extract_answers, each, top_k) for each in texts]
+    index = rows_of_images(image_embeds, image_index, len(questions))
+    texts = generate_texts(model, processor, prompts, image_embeds, index, top_k, batch_size, **generate_kwargs)
+    different = None if "num_return_sequences" in generate_kwargs else top_k
+    return [name_texts("answer", processor.extract_answers, each, different) for each in texts]
 
 
 def generate_captions(
@@ -62,43 +62,76 @@ def generate_captions(
     Returns:
         For each image, at most `top_k` times `{"caption": str, "score": float}`, best first.
     """
-    prompts = processor.caption_prompts(len(image_embeds), num_masks)
-    prefixes = [CAPTION_PREFIX if processor.force_prefix else ""] * len(image_embeds)
-    texts = generate_texts(model, processor, prompts, prefixes, image_embeds, top_k, batch_size, **generate_kwargs)
-    return [best_distinct("caption", processor.extract_captions, each, top_k) for each in texts]
+    count = image_embeds.shape[0]
+    prompts, index = processor.caption_prompts(count, num_masks), torch.arange(count)
+    texts = generate_texts(model, processor, prompts, image_embeds, index, top_k, batch_size, **generate_kwargs)
+    different = None if "num_return_sequences" in generate_kwargs else top_k
+    return [name_texts("caption", processor.extract_captions, each, different) for each in texts]
 
 
-def best_distinct(
-    name: str, extract: Callable[[list[str]], list[str]], scored: list[tuple[str, float]], top_k: int
+def name_texts(
+    name: str, extract: Callable[[list[str]], list[str]], scored: list[tuple[str, float]], top_k: int | None
 ) -> list[dict[str, Any]]:
-    """Takes what is said out of scored texts, each with its best score, and of these the best `top_k`."""
-    best: dict[str, float] = {}
-    for said, (_, score) in zip(extract([text for text, _ in scored]), scored):
-        best[said] = max(score, best.get(said, 0.0))
-    ranked = sorted(best.items(), key=lambda item: -item[1])
-    return [{name: said, "score": score} for said, score in ranked[:top_k]]
+    """Takes what is said out of scored texts, best first: of each text, or for `top_k` the best that differ.
+
+    Of the latter none says nothing, unless all do.
+    """
+    said = list(zip(extract([text for text, _ in scored]), (score for _, score in scored)))
+    if top_k is not None:
+        best: dict[str, float] = {}
+        for words, score in said:
+            best[words] = max(score, best.get(words, 0.0))
+        said = [item for item in best.items() if item[0]] or list(best.items())
+    ranked = sorted(said, key=lambda item: -item[1])
+    return [{name: words, "score": score} for words, score in ranked[:top_k]]
 
 
-def rows_of_images(image_embeds: Tensor, image_index: Sequence[int] | None, count: int) -> Tensor:
-    """Checks and makes the index of an image for each of `count` questions."""
+def rows_of_images(image_embeds: Tensor | None, image_index: Sequence[int] | None, count: int) -> Tensor | None:
+    """Checks and makes the index of an image for each of `count` questions; None if there are no images."""
+    if image_embeds is None:
+        return None
     if image_index is None:
-        image_index = range(len(image_embeds))
+        image_index = range(image_embeds.shape[0])
     if len(image_index) != count:
         raise ValueError(f"Expected one image per question, got {len(image_index)} images and {count} questions.")
-    return torch.tensor(list(image_index), dtype=torch.long, device=image_embeds.device)
+    return torch.as_tensor(image_index, dtype=torch.long)
 
 
-def batches_of_equal_prefix(prefix_ids: Sequence[Sequence[int]], batch_size: int) -> Iterable[list[int]]:
-    """Yields positions in batches whose prefixes have one length.
-
-    A padded decoder prefix would shift BART's learned positions and change the answer, so lengths are never mixed.
-    """
+def batches_of_equal_length(lengths: Sequence[int], batch_size: int) -> Iterable[list[int]]:
+    """Yields positions in batches whose known beginnings have one length, so that all of them are read at once."""
     by_length = defaultdict(list)
-    for position, ids in enumerate(prefix_ids):
-        by_length[len(ids)].append(position)
+    for position, length in enumerate(lengths):
+        by_length[length].append(position)
     for positions in by_length.values():
         for start in range(0, len(positions), batch_size):
             yield positions[start : start + batch_size]
+
+
+def generation_settings(
+    model: PreTrainedModel, processor: VLKDProcessor, top_k: int, generate_kwargs: dict[str, Any]
+) -> tuple[GenerationConfig, dict[str, Any]]:
+    """Joins the checkpoint's decoding and what a caller wants of it, and gives what is left for `forward`.
+
+    It is one whole configuration, for `generate()` deprecates a given one beside other arguments.
+    """
+    most = model.config.text_config.vocab_size // 2
+    if not 1 <= top_k <= most:
+        raise ValueError(f"top_k={top_k}: ask for at least one text, and for at most {most} (half the vocabulary).")
+    if top_k > 1 and "num_return_sequences" in generate_kwargs:
+        raise ValueError("Got top_k and num_return_sequences: give one, different texts or those that are written.")
+    settings = deepcopy(generate_kwargs.pop("generation_config", model.generation_config))
+    own = settings.to_dict()
+    if own.get("mask_token_id") is None:  # a checkpoint of before, or one that was put together by hand
+        settings.mask_token_id = processor.tokenizer.mask_token_id
+    if own.get("force_prefix") is None:
+        settings.force_prefix = True
+    if generate_kwargs.get("do_sample"):  # the beams of the checkpoint are for the one best text
+        generate_kwargs.setdefault("num_beams", 1)
+    if top_k > 1:
+        beams = max(settings.num_beams or 1, 2 * top_k)  # several of them say the same, in other tokens
+        generate_kwargs = {"length_penalty": 0.0, **generate_kwargs, "num_beams": beams, "num_return_sequences": beams}
+    others = settings.update(**generate_kwargs, return_dict_in_generate=True, output_scores=True)
+    return settings, others
 
 
 @torch.no_grad()
@@ -106,39 +139,32 @@ def generate_texts(
     model: PreTrainedModel,
     processor: VLKDProcessor,
     prompts: Sequence[str],
-    prefixes: Sequence[str],
     image_embeds: Tensor | None,
+    image_index: Tensor | None,
     top_k: int,
     batch_size: int,
     **generate_kwargs: Any,
 ) -> list[list[tuple[str, float]]]:
-    """Fills prompts; each text begins with its prefix, and its score is the probability of the rest.
+    """Fills prompts as `model.generate` does; a text's score is its probability, without what was forced.
+
+    Args:
+        image_embeds, image_index: `(images, rows, projection_dim)`, and which of them each prompt is about. They are
+            gathered batch by batch: all prompts' rows at once may not fit into memory.
 
     Returns:
         For each prompt, in order, pairs of a text and its score: one, or for `top_k > 1` as many as there are beams.
     """
     tokenizer = processor.tokenizer
-    start = [model.config.text_config.decoder_start_token_id, tokenizer("")["input_ids"][0]]  # <s>, or the language
-    prefix_ids = [
-        start + tokenizer(prefix, add_special_tokens=False)["input_ids"] if prefix else [] for prefix in prefixes
-    ]
-    # One whole configuration: `generate()` deprecates a given one beside other arguments.
-    settings = deepcopy(generate_kwargs.pop("generation_config", model.generation_config))
-    others = settings.update(**generate_kwargs, return_dict_in_generate=True, output_scores=True)
-    count, most = 1, model.config.text_config.vocab_size // 2
-    if not 1 <= top_k <= most:
-        raise ValueError(f"top_k={top_k}: ask for at least one text, and for at most {most} (half the vocabulary).")
-    if top_k > 1:
-        count = max(settings.num_beams or 1, 2 * top_k)  # several of them say the same, in other tokens
-        length_penalty = generate_kwargs.get("length_penalty", 0.0)
-        settings.update(num_return_sequences=count, num_beams=count, length_penalty=length_penalty)
+    settings, others = generation_settings(model, processor, top_k, dict(generate_kwargs))
+    count = settings.num_return_sequences or 1
+    known = [0] * len(prompts)
+    if settings.force_prefix and prompts:
+        known = [ids.index(tokenizer.mask_token_id) for ids in tokenizer(list(prompts), verbose=False)["input_ids"]]
     results: list[list[tuple[str, float]]] = [[] for _ in prompts]
-    for positions in batches_of_equal_prefix(prefix_ids, batch_size):
+    for positions in batches_of_equal_length(known, batch_size):
         inputs = processor(text=[prompts[position] for position in positions], return_tensors="pt").to(model.device)
         if image_embeds is not None:
-            inputs["image_embeds"] = image_embeds[positions].to(model.device)
-        if prefix_ids[positions[0]]:
-            inputs["decoder_input_ids"] = torch.tensor([prefix_ids[p] for p in positions], device=model.device)
+            inputs["image_embeds"] = image_embeds[image_index[positions].to(image_embeds.device)].to(model.device)
         output = model.generate(**inputs, **others, generation_config=settings)
         texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)
         scores = sequence_probabilities(model, output, tokenizer.pad_token_id).tolist()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from transformers import (
+    AutoTokenizer,
     BartForConditionalGeneration,
     BartModel,
     MBartForConditionalGeneration,
@@ -36,3 +37,11 @@ def load_language_model(name_or_path: str | os.PathLike, dtype: torch.dtype = to
     config, _ = PreTrainedConfig.get_config_dict(name_or_path)
     check_text_config(config, str(name_or_path))
     return load_whole(LANGUAGE_MODELS[config["model_type"]].head_class, name_or_path, dtype=dtype)
+
+
+def find_mask_token_id(name_or_path: str | os.PathLike) -> int | None:
+    """Ask the tokenizer beside a language model which token is the mask, for its configuration does not tell."""
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False).mask_token_id
+    except (OSError, ValueError):  # there is none: the model then writes its prompts' beginnings by itself
+        return None

@@ -6,6 +6,7 @@ Notation of the paper in the comments: `V` the image rows in CLIP's joint space,
 """
 
 import os
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ from transformers import (
     Cache,
     GenerationConfig,
     GenerationMixin,
+    LogitsProcessorList,
     PreTrainedConfig,
     PreTrainedModel,
+    StoppingCriteriaList,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -33,7 +36,8 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_vlkd import VLKDConfig
-from .language_models_vlkd import LANGUAGE_MODELS, load_language_model
+from .known_prefix_vlkd import KnownPrefixCriteria, KnownPrefixLogitsProcessor, prefix_to_force
+from .language_models_vlkd import LANGUAGE_MODELS, find_mask_token_id, load_language_model
 from .vision_towers_vlkd import load_vision_tower, vision_tower_of
 
 
@@ -42,6 +46,12 @@ if TYPE_CHECKING:
     from .image_processing_vlkd import VLKDImageProcessor  # noqa: F401
     from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline  # noqa: F401
     from .processing_vlkd import VLKDProcessor  # noqa: F401
+
+
+NO_TEXT = (
+    "Expected input_ids (or inputs_embeds) beside the image: a question, or a prompt to fill such as "
+    "`processor.caption_prompts()` gives it."
+)
 
 
 def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: str) -> Tensor:
@@ -62,7 +72,7 @@ def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: s
     positions = torch.arange(1, states.shape[1] + 1, device=states.device)
     order = positions if text_pooling == "eos" else positions.flip(0)
     chosen = (attention_mask.to(torch.long) * order).argmax(dim=1)
-    return states[torch.arange(len(states), device=states.device), chosen]
+    return states[torch.arange(states.shape[0], device=states.device), chosen]
 
 
 def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tensor | None:
@@ -77,7 +87,7 @@ def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tenso
         raise ValueError(
             f"attention_mask covers {attention_mask.shape[-1]} positions, but the encoder output has {memory_length}."
         )
-    return torch.cat([attention_mask.new_ones(len(attention_mask), rows), attention_mask], dim=-1)
+    return torch.cat([attention_mask.new_ones(attention_mask.shape[0], rows), attention_mask], dim=-1)
 
 
 def mask_of_text(attention_mask: Tensor | None, text: Tensor, image_embeds: Tensor | None) -> Tensor | None:
@@ -223,16 +233,18 @@ class VLKDPreTrainedModel(PreTrainedModel):
         model.base_model.freeze_vision_tower()
         if model.can_generate():
             model.final_logits_bias.copy_(text_model.final_logits_bias)
-            model.generation_config = default_generation_config(text_model.config)
+            mask_token_id = find_mask_token_id(text_model_name_or_path)
+            model.generation_config = default_generation_config(text_model.config, mask_token_id)
         return model.eval()
 
 
-def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig:
+def default_generation_config(text_config: PreTrainedConfig, mask_token_id: int | None = None) -> GenerationConfig:
     """Decoding defaults of a freshly assembled model.
 
     Only the token ids come from BART: published BARTs carry settings of their summaries, such as forbidden repeats,
     which would forbid an answer the words of its question. `forced_bos_token_id` is what infilling needs of BART;
-    mBART begins with the code of a language, which its configuration does not know.
+    mBART begins with the code of a language, which its configuration does not know. With `force_prefix`, texts begin
+    with what their prompts say before the first mask, which is `mask_token_id`.
     """
     return GenerationConfig(
         bos_token_id=text_config.bos_token_id,
@@ -242,6 +254,8 @@ def default_generation_config(text_config: PreTrainedConfig) -> GenerationConfig
         forced_bos_token_id=text_config.bos_token_id if text_config.model_type == "bart" else None,
         max_new_tokens=32,
         num_beams=4,
+        force_prefix=True,
+        mask_token_id=mask_token_id,
     )
 
 
@@ -346,6 +360,7 @@ class VLKDModel(VLKDPreTrainedModel):
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
             `(batch, projection_dim)` is the sentence, not normalised; the rest is the BART encoder's.
         """
+        self.refuse_overlong(input_ids if input_ids is not None else inputs_embeds, "text to read")
         output = self.language_model.encoder(
             input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
@@ -356,6 +371,12 @@ class VLKDModel(VLKDPreTrainedModel):
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )
+
+    def refuse_overlong(self, text: Tensor, name: str):
+        """Refuse a text, `(batch, length, ...)`, that is longer than BART has positions."""
+        limit = self.config.text_config.max_position_embeddings
+        if not torch.compiler.is_compiling() and text.shape[1] > limit:  # an export may leave the length open
+            raise ValueError(f"A {name} has {text.shape[1]} tokens, but the model has {limit} positions; shorten it.")
 
     def build_memory(self, text_states: Tensor, image_embeds: Tensor | None = None) -> Tensor:
         r"""
@@ -378,10 +399,9 @@ class VLKDModel(VLKDPreTrainedModel):
                 f"Expected image_embeds of shape (batch, rows, {self.config.projection_dim}), as `get_image_rows` "
                 f"returns them; got {tuple(image_embeds.shape)}."
             )
-        if len(image_embeds) != len(text_states):
-            raise ValueError(
-                f"Expected one image per text, got {len(image_embeds)} images and {len(text_states)} texts."
-            )
+        images, texts = image_embeds.shape[0], text_states.shape[0]  # `len` would fix the batch size of an export
+        if images != texts:
+            raise ValueError(f"Expected one image per text, got {images} images and {texts} texts.")
         image_states = self.image_to_decoder(image_embeds.to(bridged))  # (batch, rows, dim) -> (batch, rows, d_model)
         return torch.cat([image_states, bridged], dim=1)
 
@@ -404,7 +424,8 @@ class VLKDModel(VLKDPreTrainedModel):
         image_embeds = self.choose_image_rows(pixel_values, image_embeds)
         text = input_ids if input_ids is not None else inputs_embeds
         if text is None:
-            raise ValueError("Expected input_ids (or inputs_embeds) beside the image: a question or a prompt to fill.")
+            raise ValueError(NO_TEXT)
+        self.refuse_overlong(text, "text to read")
         text_mask = mask_of_text(attention_mask, text, image_embeds)
         output = self.language_model.encoder(
             input_ids=input_ids, attention_mask=text_mask, inputs_embeds=inputs_embeds, **kwargs
@@ -464,8 +485,11 @@ class VLKDModel(VLKDPreTrainedModel):
                 input_ids, text_config.pad_token_id, text_config.decoder_start_token_id
             )
         written = decoder_input_ids if decoder_input_ids is not None else decoder_inputs_embeds
-        if len(written) != len(memory):  # one of either would be taken for all of the others
-            raise ValueError(f"Expected one text to write per text read, got {len(written)} and {len(memory)}.")
+        self.refuse_overlong(written, "text to write")
+        if written.shape[0] != memory.shape[0]:  # one of either would be taken for all of the others
+            raise ValueError(
+                f"Expected one text to write per text read, got {written.shape[0]} and {memory.shape[0]}."
+            )
         decoder_outputs = self.language_model.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
@@ -618,8 +642,9 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config
     ) -> dict[str, Any]:
-        # The one hook that `generate()` needs: it runs BART's encoder, and here its states become the memory C. What
-        # it was given stays as it was: an assistant model makes its own memory of it, and `forward` extends the mask.
+        # Where `generate()` runs BART's encoder, its states become the memory C. What it was given stays as it was: an
+        # assistant model makes its own memory of it, and `forward` extends the mask.
+        self.model.refuse_overlong(inputs_tensor, "text to read")
         image_embeds = self.model.choose_image_rows(model_kwargs.get("pixel_values"), model_kwargs.get("image_embeds"))
         text_kwargs = {
             key: value for key, value in model_kwargs.items() if key not in ("pixel_values", "image_embeds")
@@ -630,6 +655,54 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         )["encoder_outputs"]
         output.last_hidden_state = self.model.build_memory(output.last_hidden_state, image_embeds)
         return model_kwargs | {"encoder_outputs": output}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: LogitsProcessorList | None = None,
+        stopping_criteria: StoppingCriteriaList | None = None,
+        **kwargs: Any,
+    ):
+        r"""
+        Writes texts as [`~transformers.GenerationMixin.generate`] does, with two fields more in the generation config:
+
+        Args:
+            force_prefix (`bool`, *optional*):
+                Begin each text with what its prompt says before the first mask (`A picture of`, `{question} Answer:`),
+                which then does not count as new tokens. Otherwise the model writes that again by itself. Which one is
+                better was tried where the model was distilled, and stands in its generation config.
+            mask_token_id (`int`, *optional*): the tokenizer's; without it nothing can be forced.
+
+        Raises:
+            ValueError: an image without a text to read, as in `forward`.
+        """
+        own = {name: kwargs.pop(name) for name in ("force_prefix", "mask_token_id") if name in kwargs}
+        settings, others = self._prepare_generation_config(generation_config, **kwargs)
+        settings.update(**own, allow_custom_entries=True)
+        prompts = others.get("input_ids") if inputs is None else inputs
+        given = {name for name, value in {**others, "input_ids": prompts}.items() if value is not None}
+        if given & {"pixel_values", "image_embeds"} and not given & {"input_ids", "inputs_embeds", "encoder_outputs"}:
+            raise ValueError(NO_TEXT)
+        prefix = prefix_to_force(settings, prompts)
+        if prefix is not None:
+            logits_processor = LogitsProcessorList([*(logits_processor or []), KnownPrefixLogitsProcessor(prefix)])
+            # What all texts of the batch know is read at once; what only some know is forced token by token.
+            shortest, longest = int(prefix.lengths.min()), prefix.ids.shape[1]
+            if "decoder_input_ids" not in given:
+                start = prefix.ids.new_full((prefix.ids.shape[0], 1), self.config.text_config.decoder_start_token_id)
+                kwargs["decoder_input_ids"] = torch.cat([start, prefix.ids[:, :shortest]], dim=1)
+                if settings.max_new_tokens is not None and longest > shortest:
+                    enough = KnownPrefixCriteria(prefix, settings.max_new_tokens)
+                    stopping_criteria = StoppingCriteriaList([*(stopping_criteria or []), enough])
+                    longer = settings.max_new_tokens + longest - shortest
+                    if generation_config is None or "max_new_tokens" in kwargs:
+                        kwargs["max_new_tokens"] = longer
+                    else:  # a given one beside other arguments is deprecated
+                        generation_config = deepcopy(generation_config)
+                        generation_config.max_new_tokens = longer
+        return super().generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
 
 
 class VLKDForSequenceClassification(VLKDPreTrainedModel):

@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from transformers import AutoImageProcessor, AutoTokenizer, BatchFeature
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature
 from transformers.image_utils import load_image
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
 from transformers.utils.versions import require_version
 
 
@@ -26,6 +30,7 @@ ANSWER_MARK = "Answer:"
 # CLIP sees the central square. A strip longer than this is cut to its middle first, which changes no pixel of that
 # square but keeps the resized image, whose *short* side becomes CLIP's, from filling the memory.
 MAX_ASPECT_RATIO = 64
+VERY_LONG = 1_000_000  # tokens; transformers' tokenizers that know no limit say so by a larger number
 SCHEMES = ("http://", "https://", "data:image/")  # strings that are no paths
 # What chat programs send: the last message is the question, and without words in it a caption is asked for. The model
 # was never trained on conversations, so what was said before is not read, only seen.
@@ -38,13 +43,14 @@ CHAT_TEMPLATE = """\
 """
 
 ImageInput = str | os.PathLike | Image.Image
+ARRAYS = (np.ndarray, Tensor)
 
 
 def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
     """Opens an image as 8-bit RGB: transparency on white, 16 bits scaled to 8, the camera's rotation applied.
 
     Args:
-        image: a path, a URL (also `data:image/...;base64,...`), or a PIL image.
+        image: a path, a URL (also `file://...` and `data:image/...;base64,...`), or a PIL image.
         timeout: seconds to wait for a URL.
 
     Raises:
@@ -52,6 +58,8 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         ValueError: the file is no image, is broken, or has no pixels worth the name.
     """
     name = f"Image {os.fspath(image):.300}" if isinstance(image, (str, os.PathLike)) else "The image"
+    if isinstance(image, str) and image.startswith("file://"):
+        image = url2pathname(urlsplit(image).path)
     if isinstance(image, os.PathLike) or (isinstance(image, str) and not image.startswith(SCHEMES)):
         if not os.path.isfile(image):
             raise FileNotFoundError(f"{name} does not exist; give the path of a picture, a URL or a PIL image.")
@@ -70,8 +78,13 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         ) from error
 
 
-def flatten(images: Sequence[Any]) -> list[ImageInput]:
-    """Takes images out of lists of one for each text, which is how chats bring them."""
+def flatten(images: Any) -> list[Any]:
+    """Makes a list of images of whatever holds them: one image, a stack of arrays, lists of one for each text.
+
+    The last is how chats bring them.
+    """
+    if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, ARRAYS) and images.ndim <= 3):
+        return [images]
     for each in images:
         if isinstance(each, (list, tuple)) and len(each) != 1:
             raise ValueError(f"Expected one image per text, got {len(each)} for one text.")
@@ -105,11 +118,8 @@ class VLKDProcessor(ProcessorMixin):
         tokenizer (`PreTrainedTokenizerBase`): BART's own.
         num_caption_masks (`int`, *optional*, defaults to 6): masks in a caption prompt; more make it longer.
         num_question_masks (`int`, *optional*, defaults to 2): masks in a question prompt.
-        force_prefix (`bool`, *optional*, defaults to `True`):
-            Whether generation starts after the known beginning (`A picture of`, `{question} Answer:`) or has to
-            write it again.
 
-    The last three are saved with the checkpoint: they are how it wants to be asked.
+    The last two are saved with the checkpoint: they are how it wants to be asked.
 
     Example:
 
@@ -133,13 +143,11 @@ class VLKDProcessor(ProcessorMixin):
         tokenizer=None,
         num_caption_masks: int = 6,
         num_question_masks: int = 2,
-        force_prefix: bool = True,
         **kwargs,
     ):
         super().__init__(image_processor, tokenizer, **kwargs)
         self.num_caption_masks = num_caption_masks
         self.num_question_masks = num_question_masks
-        self.force_prefix = force_prefix
 
     @classmethod
     def from_vision_text_pretrained(
@@ -149,47 +157,65 @@ class VLKDProcessor(ProcessorMixin):
         Takes the image processor of a CLIP and the tokenizer of a BART, folders or Hub ids; the keyword arguments are
         those of the class.
         """
-        return cls(
-            AutoImageProcessor.from_pretrained(vision_model_name_or_path),
-            AutoTokenizer.from_pretrained(text_model_name_or_path),
-            **kwargs,
-        )
+        tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
+        if tokenizer.model_max_length > VERY_LONG:  # it does not know, but the model does
+            tokenizer.model_max_length = AutoConfig.from_pretrained(text_model_name_or_path).max_position_embeddings
+        return cls(AutoImageProcessor.from_pretrained(vision_model_name_or_path), tokenizer, **kwargs)
 
     def __call__(
         self,
-        images: ImageInput | Sequence[ImageInput] | None = None,
+        images: ImageInput | np.ndarray | Tensor | Sequence[ImageInput | np.ndarray | Tensor] | None = None,
         text: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         r"""
         Args:
-            images (path, URL, `PIL.Image.Image`, or a list of them, *optional*): one for each text.
+            images (path, URL, `PIL.Image.Image`, array or tensor, or a list of them, *optional*): one for each text.
+                Arrays and tensors, `(height, width, channels)` or channels first, also several in one more dimension,
+                are taken as CLIP's own image processor takes them.
             text (`str` or `list[str]`, *optional*): padded to the longest unless `padding` says otherwise.
-            kwargs: passed to the tokenizer (`return_tensors`, `padding`, `truncation`, `max_length`, ...).
+            kwargs: of the tokenizer (`return_tensors`, `padding`, `truncation`, `max_length`, ...) and of the image
+                processor (`do_rescale`, `do_center_crop`, ...), flat or as `text_kwargs` and `images_kwargs`.
 
         Returns:
             [`~transformers.BatchFeature`]: `pixel_values` of shape `(batch, channels, height, width)`, `input_ids` and
             `attention_mask` of shape `(batch, length)`.
 
         Raises:
+            TypeError: a keyword argument that neither tokenizer nor image processor has.
             ValueError: unequal numbers of images and texts, an unreadable image, an empty or overlong text.
         """
         if images is None and text is None:
             raise ValueError("Expected images, text or both, got neither.")
-        return_tensors = kwargs.pop("return_tensors", None)
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # a chat has no videos
+        self._refuse_unknown(kwargs)
+        merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        return_tensors = merged["text_kwargs"].pop("return_tensors", None)
         data: dict[str, Any] = {}
         if images is not None:
-            batch = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else flatten(images)
+            batch = flatten(images)
             if not batch:
                 raise ValueError("Expected at least one image, got an empty list.")
             count = 1 if isinstance(text, str) else len(text) if text is not None else len(batch)
             if count != len(batch):
                 raise ValueError(f"Expected one image per text, got {len(batch)} images and {count} texts.")
-            data.update(self.image_processor([open_image(image) for image in batch], return_tensors=return_tensors))
+            if flat := [each for each in batch if isinstance(each, ARRAYS) and each.ndim != 3]:
+                raise ValueError(f"Expected an image of (height, width, channels), got one of {tuple(flat[0].shape)}.")
+            opened = [each if isinstance(each, ARRAYS) else open_image(each) for each in batch]
+            data.update(self.image_processor(opened, **merged["images_kwargs"]))
         if text is not None:
-            data.update(self._tokenize(text, **kwargs))
+            data.update(self._tokenize(text, **merged["text_kwargs"]))
         return BatchFeature(data, tensor_type=return_tensors)
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]):
+        """Raise a TypeError at the first name that nothing here takes; transformers would leave it out."""
+        known = set(ProcessingKwargs.__annotations__) | {"videos", "audio", "return_mm_token_type_ids"}
+        known |= set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
+        for name in kwargs:
+            if name not in known:
+                similar = get_close_matches(name, known, n=1)
+                hint = f"did you mean {similar[0]!r}?" if similar else "see its documentation."
+                raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {name!r}; {hint}")
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs: Any):
         r"""
@@ -221,7 +247,7 @@ class VLKDProcessor(ProcessorMixin):
         return encoded.data
 
     def refuse_overlong(self, input_ids: Sequence[Sequence[int]], remedy: str):
-        """Raises a ValueError with the remedy if one of the texts is longer than the model reads."""
+        """Raises a ValueError with the remedy if one of the texts is longer than the tokenizer says can be read."""
         longest, limit = max(map(len, input_ids), default=0), self.tokenizer.model_max_length
         if longest > limit:
             raise ValueError(f"A text has {longest} tokens, the model reads at most {limit}; {remedy}.")
@@ -250,8 +276,22 @@ class VLKDProcessor(ProcessorMixin):
         masks = self._masks(num_masks, self.num_question_masks)
         return [prefix + masks + "." for prefix in self.question_prefixes(questions)]
 
+    def filled_captions(self, captions: Sequence[str]) -> list[str]:
+        r"""
+        Writes captions as their prompts are filled: `A picture of {caption}.` One that begins so already stays.
+        """
+        texts = [" ".join(caption.split()) for caption in captions]
+        texts = [text if text.startswith(CAPTION_PREFIX) else f"{CAPTION_PREFIX} {text}" for text in texts]
+        return [text if text.endswith((".", "!", "?")) else f"{text}." for text in texts]
+
+    def filled_questions(self, questions: Sequence[str], answers: Sequence[str]) -> list[str]:
+        r"""
+        Writes answers as the prompts of their questions are filled: `{question} Answer: {answer}.`
+        """
+        return [f"{prefix} {answer.strip()}." for prefix, answer in zip(self.question_prefixes(questions), answers)]
+
     def question_prefixes(self, questions: Sequence[str]) -> list[str]:
-        """Gives what is known of each decoder text before the answer: `{question} Answer:`."""
+        """Gives what each prompt says before its masks: `{question} Answer:`."""
         if isinstance(questions, str):
             raise ValueError(f"Expected a list of questions, got one string: pass [{questions!r}].")
         for position, question in enumerate(questions):

@@ -155,7 +155,7 @@ def tiny_checkpoint(make_model, processor, tmp_path_factory) -> Path:
     """A folder with a whole checkpoint, model (ViT tower) and processor, as `save_pretrained` leaves it."""
     folder = tmp_path_factory.mktemp("tiny_checkpoint")
     model = make_model("vit")
-    model.generation_config = default_generation_config(model.config.text_config)
+    model.generation_config = default_generation_config(model.config.text_config, processor.tokenizer.mask_token_id)
     model.generation_config.max_new_tokens = 8
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -68,5 +68,5 @@ def test_hub_files_import_only_libraries_and_flat_siblings(path: Path):
     absolute |= {
         node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level
     }
-    standard = {"collections", "copy", "dataclasses", "math", "os", "sys", "typing"}
+    standard = {"collections", "copy", "dataclasses", "difflib", "math", "os", "sys", "typing", "urllib"}
     assert absolute <= standard | {"torch", "transformers", "huggingface_hub", "numpy", "PIL"}

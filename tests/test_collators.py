@@ -1,4 +1,6 @@
 import doctest
+import math
+import re
 
 import numpy as np
 import pytest
@@ -62,6 +64,32 @@ def test_a_view_of_each_image_is_drawn(processor):
     assert embeds[:, 0, 0].mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_a_share_of_the_captions_is_asked_for_as_users_will_ask(processor):
+    """The prompt and its filling; what the losses on embeddings read stays the caption itself."""
+    captions = ["a red circle", "A picture of a teal box.", "blue box!"]
+    pairs = [{**tiny_pairs(1)[0], "caption": captions[draw % 3], "draw": draw} for draw in range(600)]
+    batch = VLKDDistillationCollator(processor, whole_text_share=0.5)(pairs)
+    prompt = re.compile(r"<s>A picture of((?:<mask>)+)\.</s>")
+    asked = [place for place, text in enumerate(decode(processor, batch["input_ids"])) if prompt.fullmatch(text)]
+    assert len(asked) / 600 == pytest.approx(0.5, abs=0.07)
+    filled = ["A picture of a red circle.", "A picture of a teal box.", "A picture of blue box!"]
+    written = decode(processor, batch["labels"])
+    clean = decode(processor, batch["clean_input_ids"])
+    for place in range(600):
+        assert written[place] == f"<s>{filled[place % 3] if place in asked else captions[place % 3]}</s>"
+        assert clean[place] == f"<s>{captions[place % 3]}</s>"
+
+
+def test_prompts_have_a_quarter_of_to_twice_as_many_masks_as_there_are_tokens_to_guess(processor):
+    pairs = [{**tiny_pairs(1)[0], "caption": "a red circle", "draw": draw} for draw in range(400)]
+    batch = VLKDDistillationCollator(processor, whole_text_share=1.0)(pairs)
+    masks = (batch["input_ids"] == processor.tokenizer.mask_token_id).sum(dim=1)
+    tokens = len(processor.tokenizer(" a red circle.", add_special_tokens=False).input_ids)
+    assert math.ceil(tokens / 4) <= masks.min() <= math.ceil(tokens / 4) + 1
+    assert 2 * tokens - 1 <= masks.max() <= 2 * tokens
+    assert masks.float().mean() == pytest.approx(tokens * 1.75 / math.log(8) + 0.5, rel=0.1)  # log-uniform, rounded up
+
+
 def test_replayed_texts_follow_the_captions(processor):
     tokenizer = processor.tokenizer
     target = tokenizer("what color is the shape? Answer: red.").input_ids
@@ -73,11 +101,12 @@ def test_replayed_texts_follow_the_captions(processor):
     batch = VLKDDistillationCollator(processor, whole_text_share=1.0)(pairs)
 
     texts = decode(processor, batch["input_ids"])
-    assert texts[:2] == ["<s><mask></s>"] * 2  # whole captions are masked, replayed texts never
+    for text in texts[:2]:  # captions are written as prompts, replayed texts never
+        assert re.fullmatch(r"<s>A picture of(<mask>)+\.</s>", text)
     assert texts[2] == tokenizer.decode(source)
-    assert "<mask>" in texts[3]
-    assert "<mask>" in texts[4]
-    assert texts[3] != "<s><mask></s>"
+    for text in texts[3:]:
+        assert "<mask>" in text
+        assert not text.startswith("<s>A picture of<mask>")
     assert decode(processor, batch["labels"])[2:] == [tokenizer.decode(target)] * 3
     assert len(batch["clean_input_ids"]) == len(batch["image_embeds"]) == 2
     assert batch["replay_has_context"].tolist() == [True, False, False]

@@ -1,8 +1,10 @@
 """Runs what the README shows: python blocks one after the other, and each `vlkd` line of the shell blocks."""
 
+import doctest
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,18 @@ def test_what_is_pushed_is_loaded_by_a_stranger(tour: Path):
                 hub, tour, "alice", "-m", "modeling_vlkd.commands.main", *words, token="hf_write"
             )
         run(hub, tour, "stranger", "-c", FORGET_THE_PACKAGE + block)
+
+
+MODULES = [path.stem for path in sorted((ROOT / "modeling_vlkd").glob("*.py")) if ">>>" in path.read_text()]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_are_true(name: str, tour: Path):
+    module = import_module(f"modeling_vlkd.{name}")
+    names = {"checkpoint": str(tour / "vlkd-demo"), "picture": str(tour / "vlkd-demo" / "pictures" / "0.png")}
+    tested = doctest.testmod(module, extraglobs=names)
+    assert tested.attempted
+    assert not tested.failed
 
 
 def test_make_targets_exist():

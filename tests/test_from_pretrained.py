@@ -216,6 +216,19 @@ def test_model_is_exported(make_model, inputs):
     torch.testing.assert_close(exported(**changed).logits, model(**changed).logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+@torch.no_grad()
+def test_model_is_exported_for_any_batch_size(make_model, inputs, tower: str):
+    model = make_model(tower)
+    arguments = {**inputs, "decoder_input_ids": inputs["input_ids"][:, :4], "use_cache": False}
+    batch = torch.export.Dim("batch", min=2, max=64)
+    shapes = {name: {0: batch} if torch.is_tensor(value) else None for name, value in arguments.items()}
+    exported = torch.export.export(model, (), arguments, dynamic_shapes=shapes).module()
+    for count in (2, 6):
+        more = {k: torch.cat([v, v])[:count] if torch.is_tensor(v) else v for k, v in arguments.items()}
+        torch.testing.assert_close(exported(**more).logits, model(**more).logits, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("size", [10, -20], ids=["more", "fewer"])
 @torch.no_grad()
 def test_vocabulary_may_be_resized(make_model, inputs, tmp_path, size: int):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modeling_vlkd.trainers.metrics import balanced_exact_match, exact_match, retrieval_recall
+from modeling_vlkd.trainers.metrics import balanced_exact_match, exact_match, retrieval_recall, word_f1
 
 
 def test_exact_match_counts_equal_strings():
@@ -29,3 +29,9 @@ def test_retrieval_finds_what_points_the_same_way():
 def test_retrieval_takes_any_relevant_candidate():
     queries = candidates = torch.eye(2)
     assert retrieval_recall(queries, candidates.flip(0), relevant=torch.ones(2, 2, dtype=torch.bool)) == 1.0
+
+
+def test_word_f1_is_of_the_nearest_reference():
+    assert word_f1("A red circle.", ["a blue box", "a red circle"]) == 1.0
+    assert word_f1("a a red", ["a red circle"]) == pytest.approx(2 / 3)  # two words of three, both ways
+    assert word_f1("", ["a red circle"]) == word_f1("green", ["a red circle"]) == word_f1("green", []) == 0.0

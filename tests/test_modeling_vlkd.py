@@ -420,6 +420,32 @@ def test_an_image_without_text_is_refused(model, pixel_values):
         model(encoder_outputs=(memory,), attention_mask=torch.ones(3, 5), decoder_input_ids=torch.zeros(3, 1).long())
 
 
+@pytest.mark.parametrize("tower", ["vit", "resnet", "siglip"])
+@torch.no_grad()
+def test_pixels_are_cast_to_the_towers_type(make_model, inputs, processor, tower: str):
+    """A processor gives pixels in full precision, whatever the model is in."""
+    model = make_model(tower).to(torch.bfloat16)
+    assert inputs["pixel_values"].dtype == torch.float32
+    half = {**inputs, "pixel_values": inputs["pixel_values"].to(torch.bfloat16)}
+    assert torch.equal(model(**inputs).logits, model(**half).logits)
+    settings = {"num_beams": 1, "max_new_tokens": 4}
+    assert torch.equal(model.generate(**inputs, **settings), model.generate(**half, **settings))
+
+
+def test_texts_that_are_too_long_are_refused_by_length(model):
+    too_long = torch.full((1, 65), 7)
+    with pytest.raises(
+        ValueError, match=r"A text to read has 65 tokens, but the model has 64 positions; shorten it\."
+    ):
+        model(input_ids=too_long)
+    with pytest.raises(ValueError, match="A text to read has 65 tokens"):
+        model.generate(input_ids=too_long)
+    with pytest.raises(ValueError, match="A text to read has 65 tokens"):
+        model.get_text_features(input_ids=too_long)
+    with pytest.raises(ValueError, match="A text to write has 65 tokens"):
+        model(input_ids=too_long[:, :64], labels=too_long)
+
+
 def test_unknown_vision_tower_is_refused():
     config = VLKDConfig(vision_config={"model_type": "vit"}, text_config={"model_type": "bart"})
     with pytest.raises(ValueError, match="towers of type 'vit' are not supported; choose one of clip_vision_model"):

@@ -200,6 +200,16 @@ def test_captions(captioner, pictures, batch_size: int):
     assert only_texts(results) == [only_texts(captioner(picture)) for picture in pictures]
 
 
+def test_captions_are_sampled_on_request(captioner, pictures):
+    torch.manual_seed(0)
+    results = captioner(pictures, num_return_sequences=6, do_sample=True)
+    for each in results:
+        assert len(each) == 6
+        assert len({caption["caption"] for caption in each}) > 1
+        scores = [caption["score"] for caption in each]
+        assert scores == sorted(scores, reverse=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,11 +1,13 @@
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil
+from transformers import AutoTokenizer, CLIPImageProcessorPil
 
 from modeling_vlkd import VLKDProcessor
 from modeling_vlkd.processing_vlkd import MAX_ASPECT_RATIO, open_image, to_rgb
@@ -43,12 +45,11 @@ def test_caption_loses_prompt_and_period_only(processor: VLKDProcessor):
 
 def test_defaults_travel_with_the_checkpoint(processor: VLKDProcessor, tmp_path: Path):
     VLKDProcessor(
-        processor.image_processor, processor.tokenizer, num_caption_masks=4, num_question_masks=1, force_prefix=False
+        processor.image_processor, processor.tokenizer, num_caption_masks=4, num_question_masks=1
     ).save_pretrained(tmp_path)
     loaded = VLKDProcessor.from_pretrained(tmp_path)
     assert loaded.caption_prompts() == ["A picture of<mask><mask><mask><mask>."]
     assert loaded.question_prompts(["why?"]) == ["why? Answer:<mask>."]
-    assert loaded.force_prefix is False
 
 
 def test_call_joins_pictures_and_texts(processor: VLKDProcessor):
@@ -141,6 +142,90 @@ def test_loads_by_auto_classes(tiny_checkpoint: Path):
 def test_wrong_input_is_named(processor: VLKDProcessor, call, message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         call(processor)
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda array: array,
+        lambda array: array.transpose(2, 0, 1),
+        torch.from_numpy,
+        lambda array: [torch.from_numpy(array).permute(2, 0, 1)],
+        lambda array: np.stack([array]),
+        lambda array: [[array]],  # as chats bring it
+    ],
+    ids=["channels last", "channels first", "tensor", "list of tensors", "stack", "list of one for each text"],
+)
+def test_arrays_and_tensors_are_taken_as_pictures(processor: VLKDProcessor, arrange):
+    array = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    expected = processor(images=Image.fromarray(array), return_tensors="pt")["pixel_values"]
+    assert torch.equal(processor(images=arrange(array), return_tensors="pt")["pixel_values"], expected)
+
+
+def test_arrays_of_other_shapes_are_refused(processor: VLKDProcessor):
+    for shape in ((8, 8), (2, 2, 8, 8, 3)):
+        with pytest.raises(ValueError, match=re.escape("Expected an image of (height, width, channels), got one of")):
+            processor(images=np.zeros(shape, dtype=np.uint8))
+
+
+def test_settings_of_the_image_processor_reach_it(processor: VLKDProcessor):
+    array = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    expected = processor.image_processor(array, do_normalize=False, return_tensors="pt")["pixel_values"]
+    settings = {"text": "why?", "return_tensors": "pt", "padding": "max_length", "max_length": 20}
+    flat = processor(images=array, do_normalize=False, **settings)
+    nested = processor(images=array, images_kwargs={"do_normalize": False}, **settings)
+    for inputs in (flat, nested):
+        assert torch.equal(inputs["pixel_values"], expected)
+        assert inputs["input_ids"].shape == (1, 20)
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        ({"max_lenght": 4}, "'max_lenght'; did you mean 'max_length'?"),
+        ({"do_centre_crop": False}, "'do_centre_crop'; did you mean 'do_center_crop'?"),
+        ({"qwertz": 1}, "'qwertz'; see its documentation."),
+        ({"images_kwargs": {"do_rescal": False}}, "'do_rescal'"),
+    ],
+)
+def test_misspelt_settings_are_named(processor: VLKDProcessor, settings: dict, hint: str):
+    with pytest.raises(TypeError, match=re.escape(f"unexpected keyword argument {hint}")):
+        processor(images=Image.new("RGB", (4, 4)), text="why?", **settings)
+
+
+def test_file_urls_are_opened(processor: VLKDProcessor, tmp_path: Path):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 9, 3), dtype=np.uint8))
+    picture.save(tmp_path / "a b.png")
+    assert open_image((tmp_path / "a b.png").as_uri()).tobytes() == picture.tobytes()
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_image((tmp_path / "c.png").as_uri())
+
+
+def test_a_tokenizer_without_a_limit_gets_the_models(clip_folder: Path, bart_folder: Path, tmp_path: Path):
+    shutil.copytree(bart_folder, tmp_path / "bart")
+    settings = tmp_path / "bart" / "tokenizer_config.json"
+    settings.write_text(json.dumps({k: v for k, v in json.loads(settings.read_text()).items() if "max_len" not in k}))
+    assert AutoTokenizer.from_pretrained(tmp_path / "bart").model_max_length > 10**9
+    processor = VLKDProcessor.from_vision_text_pretrained(clip_folder, tmp_path / "bart")
+    with pytest.raises(ValueError, match="tokens, the model reads at most 64;"):
+        processor(text="why " * 500)
+
+
+def test_fillings_match_their_prompts(processor: VLKDProcessor):
+    filled = processor.filled_captions(["a red  box", "A picture of a box.", "what a box!"])
+    assert filled == ["A picture of a red box.", "A picture of a box.", "A picture of what a box!"]
+    questions, answers = [" what color is it? "], [" red "]
+    assert processor.filled_questions(questions, answers) == ["what color is it? Answer: red."]
+    assert processor.extract_captions(filled)[0] == "a red box"
+    assert processor.extract_answers(processor.filled_questions(questions, answers)) == ["red"]
+
+
+def test_folders_of_before_load(tiny_checkpoint: Path, tmp_path: Path):
+    """The processor once knew how to begin a text, which the generation config knows now."""
+    shutil.copytree(tiny_checkpoint, tmp_path / "old")
+    settings = tmp_path / "old" / "processor_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"force_prefix": True}))
+    assert VLKDProcessor.from_pretrained(tmp_path / "old").num_caption_masks == 3
 
 
 def test_a_long_text_may_be_cut_on_request(processor: VLKDProcessor):

@@ -34,7 +34,7 @@ LONG = " ".join(["a red circle and a blue box"] * 6)  # 42 words, several of the
 
 def test_fifteen_percent_of_the_words_go_rounded_up():
     words = np.array([0, 1, 6, 7, 20, 100])
-    first, length, _ = draw_spans(words, np.arange(6), mask_ratio=0.15, mean_span=3.0, whole_text_share=0.0)
+    first, length, _ = draw_spans(words, np.arange(6), mask_ratio=0.15, mean_span=3.0)
     assert length.sum(axis=1).tolist() == [math.ceil(0.15 * count) for count in words]
     assert (first[length > 0] < np.repeat(words, (length > 0).sum(axis=1))).all()
 
@@ -48,14 +48,14 @@ def test_span_lengths_are_poisson():
 
 def test_spans_that_are_not_cut_keep_poisson_lengths_and_one_in_twenty_is_an_insertion():
     rows = 400
-    _, length, insertions = draw_spans(np.full(rows, 2000), np.arange(rows), 0.15, 3.0, 0.0)
+    _, length, insertions = draw_spans(np.full(rows, 2000), np.arange(rows), 0.15, 3.0)
     spans = (length > 0).sum() + insertions.sum()
     assert insertions.sum() / spans == pytest.approx(math.exp(-3), abs=0.003)
     assert length.sum() / spans == pytest.approx(3.0, abs=0.04)
 
 
 def test_first_words_of_spans_are_uniform():
-    first, length, _ = draw_spans(np.full(20_000, 10), np.arange(20_000), 0.1, 3.0, 0.0)
+    first, length, _ = draw_spans(np.full(20_000, 10), np.arange(20_000), 0.1, 3.0)
     counts = np.bincount(first[length > 0], minlength=10)
     assert counts.sum() == 20_000  # a budget of one word: one span of one word a row
     np.testing.assert_allclose(counts / 20_000, 0.1, atol=0.01)
@@ -112,14 +112,6 @@ def test_a_row_depends_on_its_seed_and_words_alone(tokenizer, infill):
     assert beside[: len(alone)].tolist() == alone.tolist()
     assert (beside[len(alone) :] == tokenizer.pad_token_id).all()
     assert infill(ids, np.array([4, 8])).tolist() != infill(ids, np.array([3, 7])).tolist()
-
-
-def test_a_whole_text_becomes_one_mask(tokenizer, infill):
-    ids = encode(tokenizer, [LONG, "a red box"])
-    corrupted = infill(ids, np.arange(2), whole_text_share=1.0)
-    assert tokenizer.batch_decode(corrupted) == ["<s><mask></s>"] * 2
-    whole = infill(np.repeat(ids[:1], 2000, axis=0), np.arange(2000), whole_text_share=0.3)
-    assert np.mean((whole != tokenizer.pad_token_id).sum(axis=1) == 3) == pytest.approx(0.3, abs=0.04)
 
 
 def test_an_empty_text_stays_empty(tokenizer, infill):

@@ -1,5 +1,6 @@
 """Collators: from examples to the inputs of one forward pass."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from modeling_vlkd.processing_vlkd import CAPTION_PREFIX
+
 from .draws import mix, uniforms
 from .replay import ReplayText
 from .text_infilling import TextInfilling
 
 
-_CAPTION_MASKS, _REPLAY_MASKS, _VIEW = range(3)
+_CAPTION_MASKS, _REPLAY_MASKS, _VIEW, _WHOLE, _HOW_MANY = range(5)
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
@@ -76,7 +79,8 @@ class VLKDDistillationCollator:
 
     Args:
         max_text_length: longer captions are cut, in tokens.
-        whole_text_share: the share of captions of which every word is masked, so that only the image can tell.
+        whole_text_share: the share of captions that is written as the filling of a caption prompt, `A picture of` and
+            masks, so that only the image can tell.
         seed: where examples bring no `draw`, masks are drawn from this seed and the number of examples seen so far.
     """
 
@@ -96,8 +100,10 @@ class VLKDDistillationCollator:
         seeds = self._seeds(examples)
         pad = self.processor.tokenizer.pad_token_id
         captions = pad_rows(self._caption_ids(examples), pad)
-        sources = list(self.infill(captions, mix(seeds, _CAPTION_MASKS), self.whole_text_share))
+        sources = list(self.infill(captions, mix(seeds, _CAPTION_MASKS)))
         targets = list(captions)
+        for place in np.flatnonzero(uniforms(seeds, 1, _WHOLE)[:, 0] < self.whole_text_share):
+            sources[place], targets[place] = self._as_prompt(captions[place], seeds[place])
         replay = [text for example in examples for text in example.get("replay", ())]
         if replay:
             counts = [len(example.get("replay", ())) for example in examples]
@@ -138,6 +144,21 @@ class VLKDDistillationCollator:
             raise ValueError(f"Expected 'caption' or 'input_ids' in each example, got {list(examples[0])}.")
         captions = [example["caption"] for example in examples]
         return self.processor.tokenizer(captions, truncation=True, max_length=self.max_text_length).input_ids
+
+    def _as_prompt(self, caption: np.ndarray, seed: np.uint64) -> tuple[list[int], list[int]]:
+        """Give a caption prompt and what fills it, as token ids: what the model is asked for is seen in training.
+
+        There are between a quarter of and twice as many masks as tokens to guess, so that more masks make longer
+        texts, and no number of them is a stranger.
+        """
+        tokenizer, processor = self.processor.tokenizer, self.processor
+        filled = processor.filled_captions([tokenizer.decode(caption, skip_special_tokens=True)])[0]
+        unknown = tokenizer(filled.removeprefix(CAPTION_PREFIX), add_special_tokens=False)["input_ids"]
+        [share] = 2 ** (3 * uniforms(np.array([seed]), 1, _HOW_MANY)[0] - 2)
+        masks = min(math.ceil(share * len(unknown)), self.max_text_length // 2)
+        [prompt] = processor.caption_prompts(1, masks)
+        encoded = tokenizer([prompt, filled], truncation=True, max_length=self.max_text_length)
+        return tuple(encoded["input_ids"])
 
     def _replay_sources(self, replay: list[ReplayText], seeds: np.ndarray) -> list[Sequence[int]]:
         """Take the sources given, and mask the targets of the texts that have none."""
@@ -206,8 +227,8 @@ class VLKDDataCollator:
     def _texts(self, examples: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
         if "question" in examples[0]:
             questions = [example["question"] for example in examples]
-            answers = [f"{example['question']} Answer: {example['answer']}." for example in examples]
-            return self.processor.question_prompts(questions), answers
+            answers = [example["answer"] for example in examples]
+            return self.processor.question_prompts(questions), self.processor.filled_questions(questions, answers)
         if "text" not in examples[0] or "target" not in examples[0]:
             raise ValueError(
                 f"Expected 'question' and 'answer', or 'text' and 'target', in each example, got {list(examples[0])}."

@@ -44,7 +44,8 @@ class VLKDDistillationConfig(TrainingArguments):
     mask_ratio: float = field(default=0.15, metadata={"help": "Share of a caption's words that is masked."})
     mean_span: float = field(default=3.0, metadata={"help": "Mean length of a masked span, in words (Poisson)."})
     whole_text_share: float = field(
-        default=0.0, metadata={"help": "Share of captions of which every word is masked; 0 in the paper."}
+        default=0.0,
+        metadata={"help": "Share of captions that is written as the filling of a caption prompt; 0 in the paper."},
     )
     max_text_length: int = field(default=64, metadata={"help": "Longer captions are cut, in tokens."})
     init_image_to_decoder: bool = field(

@@ -1,6 +1,7 @@
 """Metrics as plain functions of predictions and references."""
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -42,3 +43,13 @@ def retrieval_recall(queries: Tensor, candidates: Tensor, relevant: Tensor | Non
         relevant = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
     nearest = similarity.topk(min(k, similarity.shape[1]), dim=1).indices
     return relevant.gather(1, nearest).any(dim=1).float().mean().item()
+
+
+def word_f1(prediction: str, references: Sequence[str]) -> float:
+    """Harmonic mean of precision and recall of the words, of the reference that is nearest.
+
+    Words are compared in lower case, without punctuation, and as often as they occur (as in SQuAD, arXiv:1606.05250).
+    """
+    said = Counter(re.findall(r"\w+", prediction.lower()))
+    known = [Counter(re.findall(r"\w+", reference.lower())) for reference in references]
+    return max((2 * (said & each).total() / max(said.total() + each.total(), 1) for each in known), default=0.0)

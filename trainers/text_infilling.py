@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from .draws import uniforms
 
 
-_LENGTHS, _PLACES, _GAPS, _WHOLE = range(4)  # each decision reads its own stream of random numbers
+_LENGTHS, _PLACES, _GAPS = range(3)  # each decision reads its own stream of random numbers
 
 
 def find_word_starts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
@@ -36,7 +36,7 @@ def poisson_quantiles(uniform: np.ndarray, mean: float) -> np.ndarray:
 
 
 def draw_spans(
-    words: np.ndarray, seeds: np.ndarray, mask_ratio: float, mean_span: float, whole_text_share: float
+    words: np.ndarray, seeds: np.ndarray, mask_ratio: float, mean_span: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Choose which words go: `ceil(mask_ratio * words)` of them, in spans of Poisson length.
 
@@ -51,11 +51,9 @@ def draw_spans(
         `first` and `length`, both `(batch, spans)`: a span's first word and how many words it takes, 0 where a row
         has no such span; and `insertions`, `(batch,)`.
     """
-    whole = uniforms(seeds, 1, _WHOLE)[:, 0] < whole_text_share
-    budget = np.where(whole, words, np.ceil(mask_ratio * words)).astype(int)
+    budget = np.ceil(mask_ratio * words).astype(int)
     draws = 2 * max(budget.max(initial=0), 4)  # spans of 3 words: far more than the budget can be spent on
     length = poisson_quantiles(uniforms(seeds, draws, _LENGTHS), mean_span)
-    length[whole, 0] = words[whole]
     spent = np.cumsum(length, axis=1) - length
     drawn = spent < budget[:, None]
     length = np.where(drawn, np.minimum(length, budget[:, None] - spent), 0)
@@ -64,7 +62,7 @@ def draw_spans(
     columns = max(words.max(initial=0), draws)
     shuffled = np.where(np.arange(columns) < words[:, None], uniforms(seeds, columns, _PLACES), 2.0).argsort(axis=1)
     nth_span = np.maximum((length > 0).cumsum(axis=1) - 1, 0)  # spans begin at different words
-    first = np.where(whole[:, None], 0, np.take_along_axis(shuffled, nth_span, axis=1))
+    first = np.take_along_axis(shuffled, nth_span, axis=1)
     return first, length, insertions
 
 
@@ -98,20 +96,17 @@ class TextInfilling:
         self.is_special = np.zeros(len(self.begins_word), dtype=bool)
         self.is_special[self.tokenizer.all_special_ids] = True
 
-    def __call__(self, input_ids: np.ndarray, seeds: np.ndarray, whole_text_share: float = 0.0) -> np.ndarray:
+    def __call__(self, input_ids: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Corrupt texts: `(batch, length)` to `(batch, new length)`, both padded on the right.
 
         Args:
             seeds: `(batch,)`, integers; what happens to a row depends on its words and its seed alone.
-            whole_text_share: the share of texts of which one mask takes every word.
         """
         text = ~self.is_special[input_ids]  # (batch, length); the rest stays as it is
         after_special = np.pad(~text[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         starts = text & (self.begins_word[input_ids] | after_special)
         word = np.maximum(starts.cumsum(axis=1) - 1, 0)  # each token's word
-        first, length, insertions = draw_spans(
-            starts.sum(axis=1), np.asarray(seeds), self.mask_ratio, self.mean_span, whole_text_share
-        )
+        first, length, insertions = draw_spans(starts.sum(axis=1), np.asarray(seeds), self.mask_ratio, self.mean_span)
         opens, inside = self._mark_words(first, length, starts.sum(axis=1))
         opens, inside = (np.take_along_axis(marks, word, axis=1) & text for marks in (opens, inside))
 
