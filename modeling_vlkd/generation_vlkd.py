@@ -163,7 +163,7 @@ def generate_texts(
     results: list[list[tuple[str, float]]] = [[] for _ in prompts]
     for positions in batches_of_equal_length(known, batch_size):
         inputs = processor(text=[prompts[position] for position in positions], return_tensors="pt").to(model.device)
-        if image_embeds is not None:
+        if image_embeds is not None and image_index is not None:
             inputs["image_embeds"] = image_embeds[image_index[positions].to(image_embeds.device)].to(model.device)
         output = model.generate(**inputs, **others, generation_config=settings)
         texts = tokenizer.batch_decode(output.sequences, skip_special_tokens=True)

@@ -70,7 +70,7 @@ class CLIPResNetEmbeddings(nn.Module):
         self.pooling = nn.AvgPool2d(2)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        pixel_values = pixel_values.to(self.layers[0].convolution.weight.dtype)  # as the ViT towers cast them
+        pixel_values = pixel_values.to(next(self.layers.parameters()).dtype)  # as the ViT towers cast them
         return self.pooling(self.layers(pixel_values))  # (batch, 3, h, w) -> (batch, width, h/4, w/4)
 
 
