@@ -2,7 +2,7 @@
 
     python benchmarks/decoding.py --seeds 3
 
-Captions of a user's own pictures do not begin as the caption prompt does, `A picture of`. So the miniature is distilled
+Captions of a user's own pictures do not begin as the caption prompt does, `A picture of`. So the miniature is trained
 with 250 training pictures of easy-VQA, whose captions are written in six other ways, and asked about 300 pictures that
 it has not seen: with the known beginning forced and not, for several shares of captions that training writes as the
 filling of their prompt (`--whole_text_share`). Half an hour on two cores for three seeds.
