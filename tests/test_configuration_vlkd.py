@@ -1,10 +1,13 @@
+import importlib.metadata
 import math
+from pathlib import Path
 
 import pytest
 from conftest import VISION_CONFIGS
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig, BartConfig, CLIPVisionConfig
 
+import modeling_vlkd
 from modeling_vlkd import CLIPResNetVisionConfig, VLKDConfig
 
 
@@ -77,3 +80,12 @@ def test_wrong_pooling_is_refused():
 def test_other_language_models_are_refused(text_config: dict, reason: str):
     with pytest.raises(StrictDataclassClassValidationError, match=reason):
         VLKDConfig(text_config=text_config)
+
+
+@pytest.mark.parametrize("name", ["configuration_vlkd.py", "processing_vlkd.py"])  # what Auto classes load first
+def test_a_transformers_that_is_too_old_is_named(name: str, monkeypatch):
+    """Before anything is imported that it lacks; the code of a repository is run wherever somebody loads it."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "5.23.0")
+    code = compile((Path(modeling_vlkd.__file__).parent / name).read_text(encoding="utf-8"), name, "exec")
+    with pytest.raises(ImportError, match=r"transformers>=5\.24 is required .* but found transformers==5\.23\.0"):
+        exec(code, {"__name__": f"repository.{name}"})
