@@ -638,6 +638,8 @@ class VLKDForSequenceClassification(VLKDPreTrainedModel):
     stand beside the text. `config.num_labels` and `config.problem_type` choose the loss as in BART.
     """
 
+    accepts_loss_kwargs = False  # the loss is the mean of its own batch: a Trainer divides it by the accumulated steps
+
     def __init__(self, config: VLKDConfig):
         super().__init__(config)
         self.model = VLKDModel(config)
