@@ -42,6 +42,16 @@ class _SetEpoch(TrainerCallback):
         self.examples.set_epoch(int(state.epoch or 0))
 
 
+def refuse_half_precision(model: torch.nn.Module):
+    """Stop before what is trained cannot move: an update below half a percent is lost in a bfloat16 weight."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"{name} is {parameter.dtype}, too coarse to be trained: load the model with `dtype=torch.float32`; "
+                "mixed precision is `bf16=True` of the trainer's arguments."
+            )
+
+
 class VLKDDistillationTrainer(CardTrainer):
     r"""
     Trains W_e, W'_e, W_i, the temperature and BART against a frozen CLIP, on image-caption pairs.
@@ -89,6 +99,7 @@ class VLKDDistillationTrainer(CardTrainer):
     ):
         if args.n_gpu > 1:
             raise ValueError(f"One process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`.")
+        refuse_half_precision(model)
         if data_collator is None:
             if processing_class is None:
                 raise ValueError("Give the VLKDProcessor of the model as `processing_class`: it makes the batches.")
