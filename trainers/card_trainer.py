@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import unwrap_peft_model
 
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, has_replay, make_card, write_card
 from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
@@ -109,7 +110,7 @@ class CardTrainer(Trainer):
             logger.warning("%s was edited by hand and stays; the card of this run is %s.", CARD_NAME, written)
 
     def card_facts(self, name: str, location: str, provenance: Provenance) -> CardFacts:
-        model = self.accelerator.unwrap_model(self.model)
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
         return CardFacts(
             name=name,
             location=location,
