@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
+from torch import nn
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -68,6 +69,10 @@ class CardTrainer(Trainer):
     def __init__(self, *args: Any, run_facts: RunFacts | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.run_facts = run_facts or RunFacts(Provenance.of_config(self.model.config))
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Keep the temperature, which a finetuning has no use for, from shrinking in it."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     def create_model_card(
         self,

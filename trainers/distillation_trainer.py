@@ -261,9 +261,6 @@ class VLKDDistillationTrainer(CardTrainer):
             optimizer.add_param_group({**group, "params": own, "lr": group["lr"] if rate is None else rate})
         return optimizer
 
-    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
-
     # ---- data ----
 
     def _set_signature_columns_if_needed(self):
