@@ -6,6 +6,7 @@ The tests run the same functions in their own process, with batches of twice the
 import os
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,10 +18,11 @@ from transformers import Trainer, TrainingArguments
 from modeling_vlkd.trainers import VLKDDataCollator
 
 
-def finetune(folder: Path, batch_size: int, with_pictures: bool = True):
+def finetune(folder: Path, batch_size: int, with_pictures: bool = True, bridge: bool = True):
     """Train with transformers' own trainer and gradient checkpointing, all other settings its defaults."""
     processor = tiny_processor()
     model = tiny_model(processor)
+    model.config.bridge_text_only = bridge
     rows = torch.randn(len(CAPTIONS), 1, DIM, generator=torch.Generator().manual_seed(0))
     examples = [
         {"question": "what is it?", "answer": caption} | ({"image_embeds": row} if with_pictures else {})
@@ -38,7 +40,12 @@ def finetune(folder: Path, batch_size: int, with_pictures: bool = True):
     trainer.save_state()
 
 
-RUNS = {"distilled": distil, "finetuned": finetune, "finetuned on texts": lambda *args: finetune(*args, False)}
+RUNS = {
+    "distilled": distil,
+    "finetuned": finetune,
+    "finetuned on texts": partial(finetune, with_pictures=False),
+    "finetuned on texts, without a bridge": partial(finetune, with_pictures=False, bridge=False),
+}
 
 
 def train_all(rank: int, folder: Path, port: int):

@@ -147,7 +147,7 @@ class VLKDDistillationTrainer(CardTrainer):
 
     @property
     def bare_model(self) -> PreTrainedModel:
-        """The VLKD itself, whatever wraps it: processes, shards or an adapter of peft."""
+        """The VLKD itself, whatever wraps it: DistributedDataParallel or an adapter of peft."""
         return unwrap_peft_model(self.accelerator.unwrap_model(self.model))
 
     # ---- the loss ----
