@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import set_seed
 
@@ -216,7 +217,7 @@ def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, tea
 def load_student(arguments: DistillArguments) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
     """Load what is to be distilled, or assemble it."""
     if arguments.checkpoint is not None:
-        return load_checkpoint(arguments.checkpoint, "cpu")
+        return load_checkpoint(arguments.checkpoint, "cpu", torch.float32)
     names = (str(arguments.vision), str(arguments.text))
     return (
         VLKDForConditionalGeneration.from_vision_text_pretrained(*names),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from modeling_vlkd.provenance import Provenance, Source
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
     eval_rows = read_questions(arguments.eval_questions) if arguments.eval_questions else None
 
     set_seed(training.seed)
-    model, processor = load_checkpoint(arguments.checkpoint, training.device)
+    model, processor = load_checkpoint(arguments.checkpoint, training.device, torch.float32)
     training.remove_unused_columns = False  # the collator reads questions, the model never sees them as such
     questions = make_question_set(rows, model, processor)
     eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None

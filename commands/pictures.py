@@ -47,9 +47,12 @@ def positive(text: str) -> int:
 
 
 def load_checkpoint(
-    name: str, device: torch.device | str | None
+    name: str, device: torch.device | str | None, dtype: torch.dtype | str = "auto"
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
     """Loads model and processor, on an accelerator where there is one.
+
+    Args:
+        dtype: of the weights; that of the file by default. What is trained is fp32: in bf16, small updates are lost.
 
     Raises:
         ValueError: no VLKD checkpoint, or not a whole one.
@@ -67,7 +70,7 @@ def load_checkpoint(
             "`vlkd convert` makes one of a CLIP and a BART."
         )
     try:
-        model = load_whole(VLKDForConditionalGeneration, name)
+        model = load_whole(VLKDForConditionalGeneration, name, dtype=dtype)
     except SafetensorError as error:
         raise ValueError(f"The weights of {name} are truncated or damaged ({error}); fetch them again.") from error
     device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"

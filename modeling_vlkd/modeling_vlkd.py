@@ -433,6 +433,27 @@ class VLKDModel(VLKDPreTrainedModel):
         output.last_hidden_state = self.build_memory(output.last_hidden_state, image_embeds)
         return output, image_embeds
 
+    def touch_unused(self, memory: Tensor, image_embeds: Tensor | None, clean_input_ids: Tensor | None) -> Tensor:
+        """Gives bridge parameters that this forward pass does not need a gradient of 0, in distributed training.
+
+        With gradient checkpointing, DistributedDataParallel waits for a gradient of every parameter, and finetuning
+        from `labels` needs no temperature; without an image, no W_i either.
+        """
+        if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return memory
+        unused = []
+        if clean_input_ids is None:
+            unused.append(self.logit_scale)
+        if image_embeds is None:
+            unused.append(self.image_to_decoder.weight)
+            if not self.config.bridge_text_only:
+                unused.append(self.text_to_decoder.weight)
+                if clean_input_ids is None:
+                    unused.append(self.text_projection.weight)
+        for parameter in unused:
+            memory = memory + 0 * parameter.sum().to(memory)  # (batch, rows + length, d_model), as it was
+        return memory
+
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as long as in BART
     @can_return_tuple
     def forward(
@@ -493,7 +514,7 @@ class VLKDModel(VLKDPreTrainedModel):
         decoder_outputs = self.language_model.decoder(
             input_ids=decoder_input_ids,
             attention_mask=decoder_attention_mask,
-            encoder_hidden_states=memory,
+            encoder_hidden_states=self.touch_unused(memory, image_embeds, clean_input_ids),
             encoder_attention_mask=cover_image_rows(attention_mask, memory.shape[1]),
             cache=cache,
             inputs_embeds=decoder_inputs_embeds,
@@ -710,6 +731,8 @@ class VLKDForSequenceClassification(VLKDPreTrainedModel):
     VLKD with BART's classification head on the decoder's state of the last token, for GLUE and its like; an image may
     stand beside the text. `config.num_labels` and `config.problem_type` choose the loss as in BART.
     """
+
+    accepts_loss_kwargs = False  # the loss is the mean of its own batch: a Trainer divides it by the accumulated steps
 
     def __init__(self, config: VLKDConfig):
         super().__init__(config)

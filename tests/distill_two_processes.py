@@ -18,6 +18,9 @@ def main(folder: str, batch_size: int):
     torch.set_num_threads(1)
     processor = tiny_processor()
     target = processor.tokenizer("is there a circle? Answer: yes.").input_ids
+    pairs = tiny_pairs()
+    for index, pair in enumerate(pairs):  # no two processes have equally many tokens
+        pair["caption"] = " ".join([pair["caption"]] * (index + 1))
     args = VLKDDistillationConfig(
         folder,
         max_steps=3,
@@ -25,6 +28,10 @@ def main(folder: str, batch_size: int):
         per_device_eval_batch_size=2,
         logging_steps=1,
         optim="sgd",
+        learning_rate=0.1,  # so that a wrong gradient of any term is seen in the weights
+        warmup_steps=0,
+        ttdm_weight=10.0,
+        max_grad_norm=0.0,
         use_cpu=True,
         disable_tqdm=True,
         report_to="none",
@@ -33,7 +40,7 @@ def main(folder: str, batch_size: int):
     trainer = VLKDDistillationTrainer(
         tiny_model(processor),
         args,
-        train_dataset=tiny_pairs(),
+        train_dataset=pairs,
         eval_dataset=tiny_pairs(6),
         processing_class=processor,
         replay=ReplayCorpus([ReplayText(target, context_embeds=torch.ones(DIM)), ReplayText(target)]),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 from tiny_training import tiny_model, tiny_pairs, tiny_processor
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import QuestionSet, VLKDDistillationConfig, VLKDDistillationTrainer
@@ -49,6 +49,13 @@ def test_the_signature_is_that_of_transformers():
     ours, theirs = (inspect.signature(each.create_model_card).parameters for each in (CardTrainer, Trainer))
     assert list(ours) == list(theirs)
     assert [each.default for each in ours.values()] == [each.default for each in theirs.values()]
+
+
+def test_the_temperature_never_decays(processor, tmp_path):
+    trainer = CardTrainer(tiny_model(processor), TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+    names = trainer.get_decay_parameter_names(trainer.model)
+    assert "model.text_projection.weight" in names
+    assert "model.logit_scale" not in names
 
 
 def test_settings_losses_and_counts_are_those_of_the_run(make_trainer, tmp_path):

@@ -367,3 +367,21 @@ def test_finetune_names_what_is_wrong(world, tmp_path, capsys):
         questions = str(tmp_path / name)
         assert main(["finetune", "--checkpoint", str(world), "--questions", questions, "--use_cpu", "true"]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["distill", "finetune"])
+def test_a_checkpoint_in_half_precision_is_trained_in_fp32(world, arguments, tmp_path, command):
+    processor = tiny_processor()
+    tiny_model(processor).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    processor.save_pretrained(tmp_path / "half")
+    flags = ["--checkpoint", str(tmp_path / "half"), "--output_dir", str(tmp_path / "out"), "--learning_rate", "1e-4"]
+    flags += ["--max_steps", "2", "--use_cpu", "true", "--report_to", "none", "--per_device_train_batch_size", "4"]
+    if command == "distill":
+        flags += ["--teacher", str(world / "clip"), "--dataset", str(world / "pictures"), "--cache", str(tmp_path)]
+    else:
+        flags += ["--questions", str(world / "questions.csv")]
+    assert main([command, *flags]) == 0
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("half", "out"))
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    for name in ("text_projection.weight", *["logit_scale"] * (command == "distill")):
+        assert not torch.equal(before[f"model.{name}"].float(), after[f"model.{name}"]), name

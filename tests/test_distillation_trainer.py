@@ -213,6 +213,27 @@ def test_the_temperature_is_not_clamped(trainer_of, processor):
     assert logged(trainer, "logit_scale")[0] == pytest.approx(300, rel=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_too_coarse_to_be_trained_are_refused(trainer_of, processor, dtype):
+    with pytest.raises(ValueError, match=r"is torch\..*float16.* `dtype=torch\.float32`; .* `bf16=True`"):
+        trainer_of(tiny_model(processor).to(dtype))
+    model = tiny_model(processor)
+    model.model.vision_tower.to(dtype)  # what is frozen may be as coarse as it likes
+    trainer_of(model).train()
+
+
+def test_in_mixed_precision_the_temperature_moves_as_in_full(trainer_of, processor):
+    moved = []
+    for bf16 in (False, True):
+        model = tiny_model(processor)
+        before = model.model.logit_scale.item()
+        trainer_of(model, bf16=bf16, max_steps=10, learning_rate=1e-4).train()
+        moved.append(model.model.logit_scale.item() - before)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert abs(moved[0]) > 1e-4
+    assert moved[1] == pytest.approx(moved[0], rel=0.2)
+
+
 def test_image_rows_start_as_long_as_sentences_and_pointing_the_same_way(trainer_of, processor):
     model = tiny_model(processor)
     trainer = trainer_of(model, per_device_train_batch_size=12, max_steps=1, learning_rate=0.0)

@@ -73,6 +73,17 @@ def test_features_are_computed_once_and_anew_for_another_tower(dataset, processo
     assert calls == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_teacher_stored_in_half_precision_computes_in_fp32(clip_folder, processor, tmp_path, dtype):
+    clip = CLIPModel.from_pretrained(clip_folder).to(dtype)
+    clip.save_pretrained(tmp_path)
+    processor.tokenizer.save_pretrained(tmp_path)
+    tokens = processor.tokenizer(CAPTIONS, padding=True, truncation=True, max_length=16, return_tensors="pt")
+    with torch.no_grad():
+        expected = clip.float().get_text_features(**tokens).pooler_output
+    torch.testing.assert_close(TextTeacher(tmp_path).embed(CAPTIONS), expected)
+
+
 def test_an_interrupted_computation_goes_on_where_it_stopped(dataset, processor, tmp_path, monkeypatch):
     model, calls, compute = tiny_model(processor), [], features.open_row
     monkeypatch.setattr(features, "SHARD", 2)

@@ -3,16 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from tiny_training import COLOURS, DIM, SHAPES, tiny_model, tiny_processor
+from tiny_training import CAPTIONS, COLOURS, DIM, SHAPES, tiny_model, tiny_processor
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     Trainer,
     TrainingArguments,
 )
 
+from modeling_vlkd import VLKDConfig, VLKDForSequenceClassification
 from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, answer_accuracy
 from modeling_vlkd.trainers.metrics import exact_match
 
@@ -126,3 +128,33 @@ def test_text_pairs_are_learnt_as_with_any_seq2seq_model(processor, tmp_path):
     written = trainer.predict(examples).predictions
     texts = tokenizer.batch_decode(np.where(written < 0, tokenizer.pad_token_id, written), skip_special_tokens=True)
     assert texts == list(pairs.values())
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "regression", "multi_label_classification"])
+def test_a_classifier_learns_alike_from_eight_steps_of_one_and_one_of_eight(processor, tmp_path, problem):
+    targets = {
+        "single_label_classification": lambda place: place % 3,
+        "regression": lambda place: place / 10,
+        "multi_label_classification": lambda place: [float(place % 2), float(place % 3 == 0), 1.0],
+    }
+    examples = [
+        {**processor.tokenizer(caption), "labels": targets[problem](place)} for place, caption in enumerate(CAPTIONS)
+    ]
+    config = VLKDConfig(**tiny_model(processor).config.to_dict())
+    config.num_labels, config.problem_type = 1 if problem == "regression" else 3, problem
+    after = []
+    for size, accumulate in ((8, 1), (1, 8)):
+        torch.manual_seed(0)
+        model = VLKDForSequenceClassification(config)
+        settings = SETTINGS | {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulate}
+        trainer = Trainer(
+            model,
+            TrainingArguments(tmp_path, max_steps=1, optim="sgd", logging_steps=1, **settings),
+            data_collator=DataCollatorWithPadding(processor.tokenizer),
+            train_dataset=examples,
+        )
+        trainer.train()
+        after.append((model.state_dict(), trainer.state.log_history[0]["loss"]))
+    assert after[0][1] == pytest.approx(after[1][1], rel=1e-5)
+    for name, tensor in after[0][0].items():
+        torch.testing.assert_close(tensor, after[1][0][name], rtol=1e-4, atol=1e-6)

@@ -79,3 +79,15 @@ def test_gathered_loss_on_two_processes_is_that_of_the_whole_batch(tmp_path):
     whole.backward()
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), [whole.detach(), weight.grad, scale.grad])
+
+
+def test_embeddings_are_compared_in_fp32_whatever_comes_in():
+    images, texts, scale = unit_rows(0).bfloat16(), unit_rows(1).bfloat16(), torch.tensor(50.0)
+    contrastive = image_text_contrastive_loss(images.float(), texts.float(), scale)
+    distance = text_text_distance_loss(images.float(), texts.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        for rows in ((images.float(), texts.float()), (images, texts)):
+            assert torch.equal(image_text_contrastive_loss(*rows, scale), contrastive)
+            assert torch.equal(text_text_distance_loss(*rows), distance)
+    assert torch.equal(image_text_contrastive_loss(images, texts, scale.bfloat16()), contrastive)
+    assert torch.equal(text_text_distance_loss(images, texts), distance)

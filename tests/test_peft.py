@@ -8,12 +8,12 @@ import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
 from random_weights import randomise
-from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
+from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDModel
-from modeling_vlkd.trainers import VLKDDataCollator
+from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, VLKDDistillationConfig, VLKDDistillationTrainer
 
 
 BRIDGE = ["text_projection", "text_to_decoder", "image_to_decoder"]
@@ -102,6 +102,61 @@ def test_trainer_trains_the_adapters_alone(examples, tmp_path, bridge: list[str]
     again = PeftModel.from_pretrained(tiny_model(processor), tmp_path / "adapter")
     batch = VLKDDataCollator(processor, model)(examples)
     assert torch.equal(first_output(again, batch), first_output(trainer.model, batch))
+
+
+@pytest.mark.parametrize("bridge", [None, BRIDGE], ids=["adapters", "adapters and bridge"])
+def test_distillation_trains_adapters_saves_them_and_resumes(tmp_path, bridge: list[str] | None):
+    processor = tiny_processor()
+
+    def trainer_of(folder: str, steps: int) -> VLKDDistillationTrainer:
+        torch.manual_seed(1)  # of the adapters; a resumed run reads its own
+        config = LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=bridge)
+        return VLKDDistillationTrainer(
+            get_peft_model(tiny_model(processor), config),
+            VLKDDistillationConfig(
+                tmp_path / folder,
+                **{"max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "logging_steps": 1},
+                **{"save_steps": 2, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "warmup_steps": 0},
+                lr_scheduler_type="constant",
+            ),
+            train_dataset=tiny_pairs(),
+            eval_dataset=tiny_pairs(4),
+            processing_class=processor,
+            question_set=QuestionSet(["what is it?"], ["red"], torch.ones(1, 1, DIM)),
+        )
+
+    before = tiny_model(processor).state_dict()
+    trainer = trainer_of("whole", 3)
+    trainer.train()
+    model = trainer.model.get_base_model()
+    trained = {name.replace("base_layer.", ""): tensor for name, tensor in model.state_dict().items()}
+    for name in bridge or []:
+        assert torch.equal(before[f"model.{name}.weight"], trained[f"model.{name}.original_module.weight"])
+        assert not torch.equal(before[f"model.{name}.weight"], trained[f"model.{name}.modules_to_save.default.weight"])
+    # The temperature stays, too: peft adapts modules, and it is in none of their own.
+    assert all(torch.equal(before[name], trained[name]) for name in before.keys() & trained.keys())
+    assert "model.logit_scale" in trained
+    assert all(trained[name].any() for name in trained if "lora_B" in name)  # they start at zero
+    for entry in trainer.state.log_history[:3]:
+        assert entry["loss"] == pytest.approx(1000 * entry["ttdm"] + entry["itcl"] + entry["icti"], rel=1e-5)
+        assert entry["logit_scale"] == pytest.approx(1 / 0.07)
+    expected = trainer.evaluate()["eval_loss"]
+    trainer.create_model_card()
+
+    trainer.save_model(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    again = PeftModel.from_pretrained(tiny_model(processor), tmp_path / "adapter")
+    reloaded = VLKDDistillationTrainer(
+        again, trainer.args, eval_dataset=tiny_pairs(4), processing_class=processor
+    ).evaluate()["eval_loss"]
+    assert reloaded == pytest.approx(expected, rel=1e-6)
+
+    trainer_of("part", 2).train()
+    resumed = trainer_of("part", 3)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.log_history[2]["loss"] == trainer.state.log_history[2]["loss"]
+    whole, part = trainer.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
+from torch import nn
 from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import unwrap_peft_model
 
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, has_replay, make_card, write_card
 from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
@@ -68,6 +70,10 @@ class CardTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.run_facts = run_facts or RunFacts(Provenance.of_config(self.model.config))
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Keep the temperature, which a finetuning has no use for, from shrinking in it."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
     def create_model_card(
         self,
         language: str | None = None,
@@ -109,7 +115,7 @@ class CardTrainer(Trainer):
             logger.warning("%s was edited by hand and stays; the card of this run is %s.", CARD_NAME, written)
 
     def card_facts(self, name: str, location: str, provenance: Provenance) -> CardFacts:
-        model = self.accelerator.unwrap_model(self.model)
+        model = unwrap_peft_model(self.accelerator.unwrap_model(self.model))
         return CardFacts(
             name=name,
             location=location,

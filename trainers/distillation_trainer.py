@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.modeling_outputs import ModelOutput
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 from modeling_vlkd.provenance import Source
@@ -40,6 +40,16 @@ class _SetEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.examples.set_epoch(int(state.epoch or 0))
+
+
+def refuse_half_precision(model: torch.nn.Module):
+    """Stop before what is trained cannot move: an update below half a percent is lost in a bfloat16 weight."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(
+                f"{name} is {parameter.dtype}, too coarse to be trained: load the model with `dtype=torch.float32`; "
+                "mixed precision is `bf16=True` of the trainer's arguments."
+            )
 
 
 class VLKDDistillationTrainer(CardTrainer):
@@ -89,6 +99,7 @@ class VLKDDistillationTrainer(CardTrainer):
     ):
         if args.n_gpu > 1:
             raise ValueError(f"One process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`.")
+        refuse_half_precision(model)
         if data_collator is None:
             if processing_class is None:
                 raise ValueError("Give the VLKDProcessor of the model as `processing_class`: it makes the batches.")
@@ -134,6 +145,11 @@ class VLKDDistillationTrainer(CardTrainer):
                 note = f"{len(data)} of them" if isinstance(data, Sized) else ""
                 self.run_facts.provenance.add_source(Source(role, "not named", note=note))
 
+    @property
+    def bare_model(self) -> PreTrainedModel:
+        """The VLKD itself, whatever wraps it: DistributedDataParallel or an adapter of peft."""
+        return unwrap_peft_model(self.accelerator.unwrap_model(self.model))
+
     # ---- the loss ----
 
     def compute_loss(
@@ -172,7 +188,7 @@ class VLKDDistillationTrainer(CardTrainer):
 
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.bare_model
         arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
@@ -190,7 +206,7 @@ class VLKDDistillationTrainer(CardTrainer):
 
     def image_rows(self, inputs: dict[str, Tensor]) -> Tensor:
         """Take or compute the image rows V of a frozen tower: `(batch, rows, dim)`."""
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.bare_model
         if "image_embeds" in inputs:
             return inputs["image_embeds"].to(model.dtype)
         with torch.no_grad(), self.accelerator.autocast():
@@ -216,7 +232,8 @@ class VLKDDistillationTrainer(CardTrainer):
     # ---- what is trained, and from where ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        if self.args.init_image_to_decoder and not resume_from_checkpoint and self.state.global_step == 0:
+        trained = self.bare_model.base_model.image_to_decoder.weight.requires_grad  # an adapter may leave it alone
+        if self.args.init_image_to_decoder and trained and not resume_from_checkpoint and self.state.global_step == 0:
             # The first examples and not the first of a shuffled loader: all processes must find the same scale.
             count = min(self.get_total_train_batch_size(self.args), MOST_PAIRS_FOR_SCALE)
             if self.train_dataset is None:
@@ -224,7 +241,7 @@ class VLKDDistillationTrainer(CardTrainer):
             examples = list(itertools.islice(iter(self.train_dataset), count))
             batch = self._prepare_inputs(self.data_collator(examples))
             initialise_image_to_decoder(
-                self.accelerator.unwrap_model(self.model),
+                self.bare_model,
                 batch["clean_input_ids"],
                 batch["clean_attention_mask"],
                 self.image_rows(batch),
@@ -243,9 +260,6 @@ class VLKDDistillationTrainer(CardTrainer):
             rate = self.args.projection_learning_rate
             optimizer.add_param_group({**group, "params": own, "lr": group["lr"] if rate is None else rate})
         return optimizer
-
-    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     # ---- data ----
 
@@ -279,7 +293,7 @@ class VLKDDistillationTrainer(CardTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None):
         if "loss" in logs:
             logs.update(self.train_terms.drain(self.accelerator))
-            logs["logit_scale"] = self.accelerator.unwrap_model(self.model).base_model.logit_scale.exp().item()
+            logs["logit_scale"] = self.bare_model.base_model.logit_scale.exp().item()
         super().log(logs, start_time)
 
     def evaluation_loop(

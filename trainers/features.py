@@ -35,7 +35,7 @@ SHARD = 2048  # rows a file; an interrupted computation goes on after the last w
 
 
 class TextTeacher:
-    """The text tower of the CLIP whose vision tower is distilled, frozen.
+    """The text tower of the CLIP whose vision tower is distilled, frozen, in fp32 whatever its file holds.
 
     Args:
         name_or_path: folder or Hub id of a CLIP in transformers format, or of its text tower alone, as
@@ -47,7 +47,7 @@ class TextTeacher:
         config, _ = PreTrainedConfig.get_config_dict(name_or_path)
         self.is_tower = config.get("model_type") in TEXT_TOWERS
         model_class = TEXT_TOWERS[config["model_type"]] if self.is_tower else AutoModel
-        model = load_whole(model_class, name_or_path)
+        model = load_whole(model_class, name_or_path, dtype=torch.float32)
         if not self.is_tower and not callable(getattr(model, "get_text_features", None)):
             raise ValueError(f"{name_or_path} is a {type(model).__name__} without a text tower; give the whole CLIP.")
         self.model = model.to(device).eval()

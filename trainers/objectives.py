@@ -39,7 +39,7 @@ def text_text_distance_loss(student_embeds: Tensor, teacher_embeds: Tensor) -> T
     with this scale.
 
     Args:
-        student_embeds: `(batch, dim)`, BART's sentences in CLIP's space; normalised here.
+        student_embeds: `(batch, dim)`, BART's sentences in CLIP's space; normalised here, in fp32.
         teacher_embeds: `(batch, dim)`, the frozen CLIP text embeddings of the same captions; normalised here.
     """
     if student_embeds.shape != teacher_embeds.shape:
@@ -47,13 +47,13 @@ def text_text_distance_loss(student_embeds: Tensor, teacher_embeds: Tensor) -> T
             f"Expected one teacher vector per sentence, got {tuple(teacher_embeds.shape)} teacher embeddings for "
             f"{tuple(student_embeds.shape)} sentences."
         )
-    return F.mse_loss(F.normalize(student_embeds, dim=-1), F.normalize(teacher_embeds, dim=-1))
+    return F.mse_loss(F.normalize(student_embeds.float(), dim=-1), F.normalize(teacher_embeds.float(), dim=-1))
 
 
 def image_text_contrastive_loss(
     image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, gather: bool = False
 ) -> Tensor:
-    """Image-text contrastive loss (ITCL): symmetric InfoNCE over the batch (section 3.2.2).
+    """Image-text contrastive loss (ITCL): symmetric InfoNCE over the batch (section 3.2.2), in fp32 also in autocast.
 
     Args:
         image_embeds, text_embeds: `(batch, dim)`, L2-normalised; row i of one matches row i of the other.
@@ -62,13 +62,16 @@ def image_text_contrastive_loss(
             so that the *mean* over processes, which is what DistributedDataParallel makes of losses and gradients, is
             the loss of the global batch.
     """
+    image_embeds, text_embeds, logit_scale = image_embeds.float(), text_embeds.float(), logit_scale.float()
     all_images, all_texts, first = image_embeds, text_embeds, 0
     if gather:
         all_images, all_texts = gather_rows(image_embeds), gather_rows(text_embeds)
         first = dist.get_rank() * len(image_embeds) if len(all_images) > len(image_embeds) else 0
     targets = torch.arange(first, first + len(image_embeds), device=image_embeds.device)
-    image_to_text = F.cross_entropy(logit_scale * image_embeds @ all_texts.T, targets)  # (batch, global batch)
-    text_to_image = F.cross_entropy(logit_scale * text_embeds @ all_images.T, targets)
+    # In bfloat16, similarities of .99 and .992 are the same, and autocast would multiply in it.
+    with torch.autocast(image_embeds.device.type, enabled=False):
+        image_to_text = F.cross_entropy(logit_scale * image_embeds @ all_texts.T, targets)  # (batch, global batch)
+        text_to_image = F.cross_entropy(logit_scale * text_embeds @ all_images.T, targets)
     return (image_to_text + text_to_image) / 2
 
 

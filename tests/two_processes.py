@@ -1,0 +1,65 @@
+"""Trains tiny models in two processes on the CPU: imported once, forked before anything is computed.
+
+The tests run the same functions in their own process, with batches of twice the size, and compare.
+"""
+
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+from distill_two_processes import main as distil
+from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
+from transformers import Trainer, TrainingArguments
+
+from modeling_vlkd.trainers import VLKDDataCollator
+
+
+def finetune(folder: Path, batch_size: int, with_pictures: bool = True, bridge: bool = True):
+    """Train with transformers' own trainer and gradient checkpointing, all other settings its defaults."""
+    processor = tiny_processor()
+    model = tiny_model(processor)
+    model.config.bridge_text_only = bridge
+    rows = torch.randn(len(CAPTIONS), 1, DIM, generator=torch.Generator().manual_seed(0))
+    examples = [
+        {"question": "what is it?", "answer": caption} | ({"image_embeds": row} if with_pictures else {})
+        for row, caption in zip(rows, CAPTIONS)
+    ]
+    args = TrainingArguments(
+        folder,
+        **{"max_steps": 3, "per_device_train_batch_size": batch_size, "optim": "sgd", "learning_rate": 1e-2},
+        **{"logging_steps": 1, "use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"},
+        **{"activation_checkpointing": True, "remove_unused_columns": False},
+    )
+    trainer = Trainer(model, args, train_dataset=examples, data_collator=VLKDDataCollator(processor))
+    trainer.train()
+    trainer.save_model()
+    trainer.save_state()
+
+
+RUNS = {
+    "distilled": distil,
+    "finetuned": finetune,
+    "finetuned on texts": partial(finetune, with_pictures=False),
+    "finetuned on texts, without a bridge": partial(finetune, with_pictures=False, bridge=False),
+}
+
+
+def train_all(rank: int, folder: Path, port: int):
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, train in RUNS.items():
+        train(folder / name, 2)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = (Path(sys.argv[1]), port)
+    torch.multiprocessing.start_processes(train_all, arguments, nprocs=2, start_method="fork")
