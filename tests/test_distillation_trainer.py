@@ -171,12 +171,42 @@ def test_eight_steps_of_one_accumulated_are_one_step_of_eight(trainer_of, proces
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, replay, tmp_path):
-    settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
-    settings |= {"eval_dataset": tiny_pairs(4), "replay": replay, "whole_text_share": 0.3}
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": tiny_pairs(4), "whole_text_share": 0.3}
+    assert_resumes(trainer_of, processor, **settings, replay=replay)
+
+
+class PairStream(torch.utils.data.IterableDataset):
+    """Pairs one after the other, in another order in each epoch; a length is no sign of places."""
+
+    def __init__(self, pairs):
+        self.pairs, self.epoch = pairs, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        if worker is None or worker.id == 0:
+            yield from self.pairs[self.epoch :] + self.pairs[: self.epoch]
+
+
+class PairStreamWithLength(PairStream):
+    def __len__(self):
+        return len(self.pairs)
+
+
+@pytest.mark.parametrize("stream", [PairStream, PairStreamWithLength])
+def test_a_resumed_run_on_a_stream_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, stream):
+    assert_resumes(trainer_of, processor, train_dataset=stream(tiny_pairs()))
+
+
+def assert_resumes(trainer_of, processor, **settings):
+    """Stop in the middle of the second epoch of three steps, go on, and compare with a run that was never stopped."""
+    settings |= {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}
 
     class StopAt(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = state.global_step == 4  # in the middle of the second epoch
+            control.should_training_stop = state.global_step == 4
 
     whole = trainer_of(tiny_model(processor, dropout=0.1), folder="whole", **settings)
     whole.train()
@@ -266,6 +296,18 @@ def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
     assert "eval_replay" not in trainer.state.log_history[-1]
 
 
+def test_sets_to_evaluate_on_are_not_mixed_up_by_workers_that_persist(trainer_of):
+    sets = {"a": tiny_pairs(4), "b": tiny_pairs(6, seed=1)}
+    expected = trainer_of(eval_dataset=sets).evaluate()
+    assert (expected["eval_a_retrieval_pairs"], expected["eval_b_retrieval_pairs"]) == (4, 6)
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "dataloader_pin_memory": False}
+    trainer = trainer_of(eval_dataset=sets, **workers)
+    names = [name for name in expected if "icti" in name or "pairs" in name]
+    for given in (None, sets, None):
+        found = trainer.evaluate(given)
+        assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
 def test_evaluation_draws_the_same_masks_each_time(trainer_of):
     trainer = trainer_of(eval_dataset=tiny_pairs())
     assert trainer.evaluate()["eval_icti"] == trainer.evaluate()["eval_icti"]
@@ -314,6 +356,32 @@ def test_loader_workers_change_nothing(trainer_of, processor, replay):
         trainer.train()
         losses.append(logged(trainer, "loss"))
     assert losses[0] == losses[1]
+
+
+def test_loader_workers_change_nothing_on_a_stream(trainer_of, processor):
+    losses = []
+    for workers in (0, 2):
+        trainer = trainer_of(
+            tiny_model(processor),
+            PairStream(tiny_pairs()),
+            max_steps=6,
+            dataloader_num_workers=workers,
+            dataloader_persistent_workers=workers > 0,
+            dataloader_pin_memory=False,
+        )
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert losses[0] == losses[1]
+
+
+def test_each_pass_over_a_stream_draws_other_masks(trainer_of, processor):
+    trainer = trainer_of(
+        tiny_model(processor), PairStream(tiny_pairs(4) * 2), learning_rate=0.0, max_steps=6, ttdm_weight=0.0
+    )
+    trainer.train()
+    icti = logged(trainer, "icti")  # two steps a pass, on the same pairs
+    assert icti[0] == pytest.approx(icti[1], rel=1e-6)  # the same pairs in the same epoch
+    assert len({round(value, 5) for value in icti}) == 3
 
 
 def test_data_sets_and_streams_of_datasets_train_alike_and_bring_further_columns(trainer_of, processor):

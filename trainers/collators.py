@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from .drawn_examples import example_key
 from .draws import mix, uniforms
 from .replay import ReplayText
 from .text_infilling import TextInfilling
@@ -55,12 +56,12 @@ class VLKDDistillationCollator:
     """Makes a distillation batch: captions clean and corrupted, image rows, the teacher's text embeddings, replay.
 
     ```python
-    >>> collate = VLKDDistillationCollator(processor, seed=1)
+    >>> collate = VLKDDistillationCollator(processor, seed=3)
     >>> batch = collate([{"image_embeds": rows, "caption": "a red circle on grass", "text_teacher_embeds": teacher}])
     >>> processor.batch_decode(batch["clean_input_ids"])
     ['<s>a red circle on grass</s>']
     >>> processor.batch_decode(batch["input_ids"])
-    ['<s>a<mask> circle on grass<mask></s>']
+    ['<s>a red circle<mask><mask> grass</s>']
     >>> batch["image_embeds"].shape, batch["text_teacher_embeds"].shape  # (batch, rows, dim), (batch, dim)
     (torch.Size([1, 1, 16]), torch.Size([1, 16]))
 
@@ -68,7 +69,8 @@ class VLKDDistillationCollator:
 
     An example has a `caption` (or its `input_ids`); an image in one of the forms of [`gather_images`], where
     `image_embeds` of `(views, rows, dim)` are views of the image of which one is drawn; `text_teacher_embeds`,
-    `(dim,)`, CLIP's embedding of the caption; and, from [`DrawnExamples`], the seed `draw` and the list `replay`.
+    `(dim,)`, CLIP's embedding of the caption; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw` and the
+    list `replay`.
 
     Texts to replay follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads
     both; `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a replayed text has a context, its
@@ -77,7 +79,8 @@ class VLKDDistillationCollator:
     Args:
         max_text_length: longer captions are cut, in tokens.
         whole_text_share: the share of captions of which every word is masked, so that only the image can tell.
-        seed: where examples bring no `draw`, masks are drawn from this seed and the number of examples seen so far.
+        seed: where examples bring no `draw`, masks are drawn from this seed and the example itself, see
+            [`example_key`]; then they are the same in every epoch.
     """
 
     processor: ProcessorMixin
@@ -87,7 +90,6 @@ class VLKDDistillationCollator:
     whole_text_share: float = 0.0
     seed: int = 0
     infill: TextInfilling = field(init=False, repr=False)
-    seen: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self):
         self.infill = TextInfilling(self.processor.tokenizer, self.mask_ratio, self.mean_span)
@@ -128,8 +130,7 @@ class VLKDDistillationCollator:
     def _seeds(self, examples: list[dict[str, Any]]) -> np.ndarray:
         if "draw" in examples[0]:
             return np.array([example["draw"] for example in examples], dtype=np.uint64)
-        self.seen += len(examples)
-        return mix(self.seed, np.arange(self.seen - len(examples), self.seen))
+        return mix(self.seed, np.array([example_key(example) for example in examples], dtype=np.uint64))
 
     def _caption_ids(self, examples: list[dict[str, Any]]) -> list[list[int]]:
         if "input_ids" in examples[0]:

@@ -1,15 +1,16 @@
 """Distils CLIP into BART: TTDM, ITCL and ICTI of VLKD (arXiv:2203.06386, section 3.2) on transformers' Trainer."""
 
 import itertools
-from collections.abc import Sized
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.modeling_outputs import ModelOutput
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 from modeling_vlkd.provenance import Source
@@ -17,7 +18,7 @@ from modeling_vlkd.provenance import Source
 from .card_trainer import CardTrainer
 from .collators import VLKDDistillationCollator
 from .distillation_config import VLKDDistillationConfig
-from .drawn_examples import DrawnExamples
+from .drawn_examples import DrawnExamples, draw_from
 from .evaluation import QuestionSet, answer_accuracy
 from .initialisation import initialise_image_to_decoder
 from .metrics import retrieval_recall
@@ -100,14 +101,21 @@ class VLKDDistillationTrainer(CardTrainer):
                 whole_text_share=args.whole_text_share,
                 seed=args.seed,
             )
-        if isinstance(train_dataset, Sized):
+        if replay is not None and isinstance(train_dataset, IterableDataset):
+            raise ValueError("Replay needs a data set that is read by place; this one streams.")
+        if replay is not None:
             train_dataset = DrawnExamples(train_dataset, args.seed, replay, args.replay_per_pair)
-        elif replay is not None:
-            raise ValueError("Replay needs a data set with a length; this one streams.")
+        elif train_dataset is not None:
+            train_dataset = draw_from(train_dataset, args.seed)
         if replay is not None and not model.config.freeze_vision_tower:
             raise ValueError(
                 "Replay needs a frozen vision tower: set `freeze_vision_tower=True` in the model's config."
             )
+        # Evaluation draws the same masks each time, and replays nothing.
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: draw_from(each, args.seed, fixed=True) for name, each in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = draw_from(eval_dataset, args.seed, fixed=True)
         super().__init__(
             model=model,
             args=args,
@@ -131,7 +139,7 @@ class VLKDDistillationTrainer(CardTrainer):
         """Say in the card that there were data, where nobody has said which."""
         for role, data in (("image-caption pairs", train_dataset), ("replayed texts", replay)):
             if data is not None:
-                note = f"{len(data)} of them" if isinstance(data, Sized) else ""
+                note = f"{len(data)} of them" if has_length(data) else ""
                 self.run_facts.provenance.add_source(Source(role, "not named", note=note))
 
     # ---- the loss ----
@@ -255,15 +263,34 @@ class VLKDDistillationTrainer(CardTrainer):
         self._signature_columns = [*images, *texts, "draw", "replay"]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Draw the same masks in every evaluation, and replay nothing."""
         if eval_dataset is None or isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
-        if isinstance(eval_dataset, Sized):
-            eval_dataset = DrawnExamples(eval_dataset, self.args.seed)
-        return super().get_eval_dataloader(eval_dataset)
+            return super().get_eval_dataloader(eval_dataset)
+        # Where loader workers persist, transformers keeps one loader for all data sets that have no name.
+        return self.get_test_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return super().get_test_dataloader(draw_from(test_dataset, self.args.seed, fixed=True))
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: Any,
+        trial,
+    ) -> tuple[int, int]:
+        """Find the pass and the batch to go on from in a stream without a length, which transformers counts as one."""
+        place = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None or has_length(self.train_dataset):
+            return place
+        saved = TrainerState.load_from_json(Path(resume_from_checkpoint, TRAINER_STATE_NAME))
+        passes, share = divmod(saved.epoch, 1)  # the share of all steps of that run that were made in this pass
+        batches = round(share * saved.max_steps * self.args.gradient_accumulation_steps)
+        return int(passes), 0 if self.args.ignore_data_skip else batches
 
     # ---- what is reported ----
-
     def track(self, terms: dict[str, Tensor], outputs: ModelOutput, inputs: dict[str, Tensor], training: bool):
         """Keep each term for the next log, and in evaluation the embeddings, for retrieval."""
         if training:
