@@ -12,6 +12,7 @@ from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from transformers import TrainerCallback
 
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.generation_vlkd import generate_answers
 from modeling_vlkd.trainers import (
     QuestionSet,
     ReplayCorpus,
@@ -19,6 +20,7 @@ from modeling_vlkd.trainers import (
     VLKDDistillationConfig,
     VLKDDistillationTrainer,
 )
+from modeling_vlkd.trainers.metrics import image_text_recall
 
 
 PROJECTIONS = ("text_projection", "text_to_decoder", "image_to_decoder", "logit_scale")
@@ -170,6 +172,32 @@ def test_eight_steps_of_one_accumulated_are_one_step_of_eight(trainer_of, proces
         assert runs[0][1][name] == pytest.approx(runs[1][1][name], rel=1e-4)
 
 
+def test_two_equal_steps_accumulated_are_one_of_them(trainer_of, processor):
+    """Contrast too is a mean over the steps of an update, though it gains no negatives."""
+    runs = []
+    for accumulate in (1, 2):
+        trainer = trainer_of(
+            tiny_model(processor),
+            tiny_pairs(4) * accumulate,
+            gradient_accumulation_steps=accumulate,
+            icti_weight=0.0,  # its masks differ
+            train_sampling_strategy="sequential",
+            optim="sgd",
+            learning_rate=1e-3,
+            max_steps=1,
+            warmup_steps=0,
+            max_grad_norm=0.0,
+        )
+        trainer.train()
+        runs.append((weights(trainer.model), trainer.state.log_history[0]))
+    before = weights(tiny_model(processor))["model.text_projection.weight"]
+    assert not torch.allclose(runs[0][0]["model.text_projection.weight"], before, atol=1e-4)
+    for name in runs[0][0]:
+        torch.testing.assert_close(runs[0][0][name], runs[1][0][name], rtol=1e-4, atol=1e-6)
+    for name in ("loss", "ttdm", "itcl"):
+        assert runs[0][1][name] == pytest.approx(runs[1][1][name], rel=1e-5), name
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, replay, tmp_path):
     settings = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": tiny_pairs(4), "whole_text_share": 0.3}
     assert_resumes(trainer_of, processor, **settings, replay=replay)
@@ -274,10 +302,14 @@ def test_the_checkpoint_is_complete_though_training_saw_image_rows_only(trainer_
 
 
 def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
-    questions = QuestionSet(["what color is the shape?"], ["red"], torch.ones(1, 1, DIM))
+    model = tiny_model(processor)
+    asked, rows = ["what color is the shape?", "is there a circle?"], torch.ones(2, 1, DIM)
+    [said, _] = generate_answers(model, processor, asked, image_embeds=rows)
     trainer = trainer_of(
+        model,
         eval_dataset=tiny_pairs(4),
-        question_set=questions,
+        question_set=QuestionSet(asked, [said[0]["answer"], "another"], rows),
+        eval_on_start=True,
         eval_strategy="steps",
         eval_steps=1,
         save_strategy="steps",
@@ -288,12 +320,62 @@ def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
         learning_rate=1e-2,
     )
     trainer.train()
-    scores = logged(trainer, "eval_icti")
+    scores = logged(trainer, "eval_icti")[1:]  # the first is of the start
     assert trainer.state.best_metric == max(scores)
     assert scores.index(max(scores)) < len(scores) - 1
     assert trainer.evaluate()["eval_icti"] == pytest.approx(max(scores), rel=1e-6)
-    assert logged(trainer, "eval_vqa_accuracy")[0] in (0.0, 1.0)
+    assert logged(trainer, "eval_vqa_accuracy")[0] == 0.5
     assert "eval_replay" not in trainer.state.log_history[-1]
+
+
+def test_retrieval_knows_pictures_by_their_rows_and_captions_by_their_tokens(trainer_of, processor):
+    """Three captions each of four pictures, some captions of two pictures, in batches of five."""
+    rows, places = [pair["image_embeds"] for pair in tiny_pairs(4)], [index // 3 for index in range(12)]
+    texts = [0, 1, 2, 2, 3, 4, 5, 6, 7, 0, 8, 9]
+    pairs = [
+        {**pair, "image_embeds": rows[place].clone(), "caption": CAPTIONS[text]}
+        for pair, place, text in zip(tiny_pairs(), places, texts)
+    ]
+    model = tiny_model(processor).eval()
+    metrics = trainer_of(model, eval_dataset=pairs, per_device_eval_batch_size=5).evaluate()
+    tokens = processor.tokenizer([CAPTIONS[text] for text in texts], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        sentences = model.get_text_features(**tokens).pooler_output
+    images = torch.stack([rows[place][0] for place in places])
+    expected = image_text_recall(images, sentences, torch.tensor(places), torch.tensor(texts), ks=(1, 5, 10))
+    for direction, recalls in zip(("i2t", "t2i"), expected):
+        names = [f"eval_retrieval_{direction}{end}" for end in ("", "_at_5", "_at_10")]
+        assert [metrics[name] for name in names] == pytest.approx(recalls)
+    assert 0 < expected[0][0] < 1
+    assert (metrics["eval_retrieval_pairs"], metrics["eval_retrieval_pictures"]) == (12, 4)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(trainer_of, processor):
+    pairs = [{**pair, "caption": pair["caption"] * (1 + index % 3)} for index, pair in enumerate(tiny_pairs())]
+    runs = []
+    for size in (12, 5, 1):
+        trainer = trainer_of(
+            tiny_model(processor),
+            eval_dataset=pairs,
+            per_device_eval_batch_size=size,
+            itcl_weight=0.0,
+            icti_weight=3.0,
+        )
+        runs.append(trainer.evaluate())
+        expected = 1000 * runs[-1]["eval_ttdm"] + 3 * runs[-1]["eval_icti"]
+        assert runs[-1]["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    for name in ("eval_loss", "eval_ttdm", "eval_icti", "eval_retrieval_i2t_at_5"):
+        assert [run[name] for run in runs] == pytest.approx([runs[0][name]] * 3, rel=1e-5), name
+
+
+def test_evaluation_weights_contrast_by_pairs(trainer_of, processor):
+    pairs = tiny_pairs(5)
+    values = []
+    for part in (pairs, pairs[:4], pairs[4:]):
+        trainer = trainer_of(tiny_model(processor), eval_dataset=part, per_device_eval_batch_size=4)
+        values.append(trainer.evaluate()["eval_itcl"])
+    assert values[0] == pytest.approx((4 * values[1] + values[2]) / 5, rel=1e-5)
+    assert values[2] == 0.0  # one pair has no negatives
 
 
 def test_sets_to_evaluate_on_are_not_mixed_up_by_workers_that_persist(trainer_of):
@@ -306,6 +388,13 @@ def test_sets_to_evaluate_on_are_not_mixed_up_by_workers_that_persist(trainer_of
     for given in (None, sets, None):
         found = trainer.evaluate(given)
         assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_a_stream_can_be_evaluated_on(trainer_of):
+    plain = trainer_of(eval_dataset=PairStream(tiny_pairs(6))).evaluate()
+    length = trainer_of(eval_dataset=PairStreamWithLength(tiny_pairs(6)), per_device_eval_batch_size=4).evaluate()
+    assert plain["eval_retrieval_pairs"] == length["eval_retrieval_pairs"] == 6
+    assert plain["eval_icti"] == pytest.approx(length["eval_icti"], rel=1e-5)
 
 
 def test_evaluation_draws_the_same_masks_each_time(trainer_of):

@@ -21,8 +21,8 @@ from .distillation_config import VLKDDistillationConfig
 from .drawn_examples import DrawnExamples, draw_from
 from .evaluation import QuestionSet, answer_accuracy
 from .initialisation import initialise_image_to_decoder
-from .metrics import retrieval_recall
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
+from .pair_evaluation import PairEvaluation
 from .replay import ReplayCorpus, join_image_rows
 from .running_means import RunningMeans
 
@@ -64,8 +64,9 @@ class VLKDDistillationTrainer(CardTrainer):
     Args:
         model ([`VLKDForConditionalGeneration`]): its vision tower is frozen, unless its configuration says otherwise.
         args ([`VLKDDistillationConfig`]): weights of the losses, masking, learning rates and all of transformers'.
-        train_dataset, eval_dataset: dictionaries as [`VLKDDistillationCollator`] takes them. Evaluation reports the
-            same terms, and retrieval R@1 both ways among the pairs (equal captions count as one).
+        train_dataset, eval_dataset: dictionaries as [`VLKDDistillationCollator`] takes them, by place or as a stream.
+            Evaluation reports the same terms, and retrieval R@1, R@5 and R@10 both ways among the pairs, as
+            [`image_text_recall`] counts it: `eval_retrieval_i2t`, `eval_retrieval_i2t_at_5`, ...
         processing_class ([`VLKDProcessor`]): saved with each checkpoint.
         data_collator (*optional*): made from `args` by default.
         replay ([`ReplayCorpus`], *optional*): texts to replay, `args.replay_per_pair` for each pair.
@@ -131,9 +132,8 @@ class VLKDDistillationTrainer(CardTrainer):
             self.add_unnamed_data(train_dataset, replay)
         self.question_set = question_set
         terms = ["ttdm"] * (args.ttdm_weight > 0) + ["itcl", "icti"] + ["replay"] * (replay is not None)
-        self.train_terms, self.eval_terms = RunningMeans(terms), RunningMeans([t for t in terms if t != "replay"])
+        self.train_terms, self.pair_evaluation = RunningMeans(terms), PairEvaluation()
         self.update_tokens: dict[str, Tensor] = {}
-        self.eval_embeds: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add_unnamed_data(self, train_dataset: Any, replay: ReplayCorpus | None):
         """Say in the card that there were data, where nobody has said which."""
@@ -152,31 +152,39 @@ class VLKDDistillationTrainer(CardTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         outputs = model(**self.forward_inputs(inputs), use_cache=False)
-        terms = self.objective_terms(outputs, inputs, model.training)
-        self.track(terms, outputs, inputs, model.training)
+        if model.training:
+            terms = self.objective_terms(outputs, inputs)
+            self.train_terms.add(terms, weight=1 / self.current_gradient_accumulation_steps)
+        else:
+            terms = self.pair_evaluation.add(outputs, inputs, self.teacher_embeds(inputs), self.accelerator)
         loss = sum(self.args.weights[name] * term for name, term in terms.items())
         return (loss, outputs) if return_outputs else loss
 
-    def objective_terms(self, outputs: ModelOutput, inputs: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
-        """Compute each term, () each. In training they are a micro-batch's share of its update's."""
+    def objective_terms(self, outputs: ModelOutput, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute a micro-batch's share of each term of its update, () each."""
         pairs, labels = len(inputs["clean_input_ids"]), inputs["labels"]
-        share = 1 / self.current_gradient_accumulation_steps if training else 1
-        tokens = self.update_tokens if training else self.count_tokens([inputs])
-        terms = {}
-        if self.args.ttdm_weight > 0:
-            if "text_teacher_embeds" not in inputs:
-                raise ValueError(
-                    "TTDM needs `text_teacher_embeds`, CLIP's embedding of the caption, in each example; "
-                    "set `ttdm_weight=0` to train without it."
-                )
-            terms["ttdm"] = share * text_text_distance_loss(outputs.text_embeds, inputs["text_teacher_embeds"])
+        share = 1 / self.current_gradient_accumulation_steps
+        teacher, terms = self.teacher_embeds(inputs), {}
+        if teacher is not None:
+            terms["ttdm"] = share * text_text_distance_loss(outputs.text_embeds, teacher)
         terms["itcl"] = share * image_text_contrastive_loss(
-            outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, gather=training
+            outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, gather=True
         )
-        terms["icti"] = text_infilling_loss(outputs.logits[:pairs], labels[:pairs], tokens["icti"])
+        terms["icti"] = text_infilling_loss(outputs.logits[:pairs], labels[:pairs], self.update_tokens["icti"])
         if len(labels) > pairs:
-            terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], tokens["replay"])
+            terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], self.update_tokens["replay"])
         return terms
+
+    def teacher_embeds(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Take CLIP's embeddings of the captions, `(pairs, dim)`; None without TTDM."""
+        if self.args.ttdm_weight == 0:
+            return None
+        if "text_teacher_embeds" not in inputs:
+            raise ValueError(
+                "TTDM needs `text_teacher_embeds`, CLIP's embedding of the caption, in each example; "
+                "set `ttdm_weight=0` to train without it."
+            )
+        return inputs["text_teacher_embeds"]
 
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
@@ -291,17 +299,6 @@ class VLKDDistillationTrainer(CardTrainer):
         return int(passes), 0 if self.args.ignore_data_skip else batches
 
     # ---- what is reported ----
-    def track(self, terms: dict[str, Tensor], outputs: ModelOutput, inputs: dict[str, Tensor], training: bool):
-        """Keep each term for the next log, and in evaluation the embeddings, for retrieval."""
-        if training:
-            self.train_terms.add(terms, weight=1 / self.current_gradient_accumulation_steps)
-            return
-        self.eval_terms.add(terms)
-        # Equal captions have equal keys, whatever their padding; sums of products wrap around modulo 2^64.
-        ids = inputs["clean_input_ids"] * inputs["clean_attention_mask"] + inputs["clean_attention_mask"]
-        keys = (ids * torch.full_like(ids[:1], 6364136223846793005).cumprod(dim=1)).sum(dim=1)
-        embeds = (outputs.image_embeds, outputs.text_embeds, keys)
-        self.eval_embeds.append(self.accelerator.gather_for_metrics(embeds))
 
     def log(self, logs: dict[str, float], start_time: float | None = None):
         if "loss" in logs:
@@ -317,15 +314,9 @@ class VLKDDistillationTrainer(CardTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        self.eval_embeds.clear()
+        self.pair_evaluation.parts.clear()  # of an evaluation that was interrupted
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        metrics = self.eval_terms.drain(self.accelerator)
-        images, texts, keys = (torch.cat(parts) for parts in zip(*self.eval_embeds))
-        same_caption = keys[:, None] == keys  # (pairs, pairs)
-        metrics["retrieval_pairs"] = len(texts)
-        metrics["retrieval_i2t"] = retrieval_recall(images, texts, same_caption)
-        metrics["retrieval_t2i"] = retrieval_recall(texts, images, same_caption)
-        self.eval_embeds.clear()
+        metrics = self.pair_evaluation.drain(self.args.weights)
         if self.question_set is not None:
             metrics["vqa_accuracy"] = self.answer_accuracy(self.question_set)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
