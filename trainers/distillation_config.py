@@ -47,9 +47,11 @@ class VLKDDistillationConfig(TrainingArguments):
         default=0.0, metadata={"help": "Share of captions of which every word is masked; 0 in the paper."}
     )
     max_text_length: int = field(default=64, metadata={"help": "Longer captions are cut, in tokens."})
-    init_image_to_decoder: bool = field(
-        default=True,
-        metadata={"help": "Start W_i as the scaled pseudo-inverse of W_e; off to go on with a distilled model."},
+    init_image_to_decoder: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Start W_i as the scaled pseudo-inverse of W_e; by default unless the model was distilled before."
+        },
     )
 
     def __post_init__(self):

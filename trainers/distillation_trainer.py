@@ -1,6 +1,8 @@
 """Distils CLIP into BART: TTDM, ITCL and ICTI of VLKD (arXiv:2203.06386, section 3.2) on transformers' Trainer."""
 
 import itertools
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from .collators import VLKDDistillationCollator
 from .distillation_config import VLKDDistillationConfig
 from .drawn_examples import DrawnExamples, draw_from
 from .evaluation import QuestionSet, answer_accuracy
-from .initialisation import initialise_image_to_decoder
+from .initialisation import initialise_image_to_decoder, was_distilled
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
 from .pair_evaluation import PairEvaluation
 from .replay import ReplayCorpus, join_image_rows
@@ -29,8 +31,10 @@ from .running_means import RunningMeans
 
 FORWARD_NAMES = {"input_ids", "attention_mask", "pixel_values", "image_embeds"}
 FORWARD_NAMES |= {"clean_input_ids", "clean_attention_mask"}
-MOST_PAIRS_FOR_SCALE = 256  # a mean norm needs no more, and they all go through one forward pass
+PAIRS_FOR_SCALE, PAIRS_A_PASS = 256, 32  # whatever the batch size and the processes: all runs begin at one place
 PROJECTIONS = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
+
+logger = logging.getLogger(__name__)
 
 
 class _SetEpoch(TrainerCallback):
@@ -232,20 +236,27 @@ class VLKDDistillationTrainer(CardTrainer):
     # ---- what is trained, and from where ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        if self.args.init_image_to_decoder and not resume_from_checkpoint and self.state.global_step == 0:
-            # The first examples and not the first of a shuffled loader: all processes must find the same scale.
-            count = min(self.get_total_train_batch_size(self.args), MOST_PAIRS_FOR_SCALE)
-            if self.train_dataset is None:
-                raise ValueError("Training needs a `train_dataset`.")
-            examples = list(itertools.islice(iter(self.train_dataset), count))
-            batch = self._prepare_inputs(self.data_collator(examples))
-            initialise_image_to_decoder(
-                self.accelerator.unwrap_model(self.model),
-                batch["clean_input_ids"],
-                batch["clean_attention_mask"],
-                self.image_rows(batch),
-            )
+        if self.train_dataset is None:
+            raise ValueError("Training needs a `train_dataset`.")
+        if not resume_from_checkpoint and self.state.global_step == 0:
+            self.start_image_matrix()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def start_image_matrix(self):
+        """Start W_i where the arguments say so, and else where no distillation has trained it."""
+        model = self.accelerator.unwrap_model(self.model)
+        wanted = self.args.init_image_to_decoder
+        if wanted is None and was_distilled(model):
+            logger.info("The model was distilled before, so W_i goes on from where it is.")
+        elif wanted is not False:
+            initialise_image_to_decoder(model, self.batches_for_scale())
+
+    def batches_for_scale(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Give token ids, their mask and image rows of the first examples, before any is shuffled."""
+        first = itertools.islice(iter(self.train_dataset), PAIRS_FOR_SCALE)
+        while examples := list(itertools.islice(first, PAIRS_A_PASS)):
+            batch = self._prepare_inputs(self.data_collator(examples))
+            yield batch["clean_input_ids"], batch["clean_attention_mask"], self.image_rows(batch)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Give the three matrices and the temperature groups of their own, with their own learning rate."""
