@@ -64,6 +64,22 @@ def test_a_view_of_each_image_is_drawn(processor):
     assert embeds[:, 0, 0].mean() == pytest.approx(0.5, abs=0.1)
 
 
+def test_pixels_are_mirrored_where_the_mirror_image_of_rows_would_be_drawn(processor):
+    pixels = torch.arange(4.0).expand(3, 4, 4)
+    views = torch.arange(2.0)[:, None, None].expand(2, 1, DIM)
+    fields = {"caption": CAPTIONS[0]}
+    kept = [{"pixel_values": pixels, "flip": True, "draw": draw, **fields} for draw in range(100)]
+    rows = [{"image_embeds": views, "draw": draw, **fields} for draw in range(100)]
+    collate = VLKDDistillationCollator(processor)
+    mirrored = collate(rows)["image_embeds"][:, 0, 0] == 1
+    assert 0 < mirrored.sum() < 100
+    for shown, other_way in zip(collate(kept)["pixel_values"], mirrored):
+        assert torch.equal(shown, pixels.flip(-1) if other_way else pixels)
+    for pair in kept:
+        del pair["flip"]
+    assert torch.equal(collate(kept)["pixel_values"], pixels.expand(100, 3, 4, 4))
+
+
 def test_replayed_texts_follow_the_captions(processor):
     tokenizer = processor.tokenizer
     target = tokenizer("what color is the shape? Answer: red.").input_ids

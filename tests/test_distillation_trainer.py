@@ -535,6 +535,22 @@ def test_missing_parts_are_named(trainer_of, replay, processor):
     model.config.freeze_vision_tower = False
     with pytest.raises(ValueError, match="frozen vision tower"):
         trainer_of(model, replay=replay)
+    with pytest.raises(ValueError, match=r"freeze_vision_tower=False.*keep_pixels"):
+        trainer_of(model).train()
+    with pytest.raises(ValueError, match=r"per_device_train_batch_size=1 .* `itcl_weight=0`"):
+        trainer_of(per_device_train_batch_size=1)
+    trainer_of(per_device_train_batch_size=1, itcl_weight=0.0, max_steps=1).train()
+
+
+def test_a_vision_tower_is_trained_on_pictures(trainer_of, processor):
+    config = tiny_model(processor).config
+    config.freeze_vision_tower = False
+    model = VLKDForConditionalGeneration(config)
+    before = weights(model.model.vision_tower)
+    pairs = [{"pixel_values": torch.ones(3, 8, 8) * index, "caption": CAPTIONS[index]} for index in range(4)]
+    trainer_of(model, pairs, ttdm_weight=0.0).train()
+    after = model.model.vision_tower.state_dict()
+    assert all(torch.equal(before[name], after[name]) == name.endswith("position_ids") for name in before)
 
 
 @pytest.mark.slow  # four interpreters import torch and transformers

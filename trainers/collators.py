@@ -26,6 +26,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     return padded
 
 
+def draw_views(seeds: np.ndarray, views: int) -> np.ndarray:
+    """Draw which of its views an example shows, by number: `(batch,)`."""
+    return np.floor(uniforms(seeds, 1, _VIEW)[:, 0] * views).astype(int)
+
+
 def gather_images(examples: list[dict[str, Any]], processor: ProcessorMixin) -> dict[str, Tensor]:
     """Stack the images of examples that have one each: as `pixel_values`, or as `image_embeds` (the rows V).
 
@@ -69,8 +74,8 @@ class VLKDDistillationCollator:
 
     An example has a `caption` (or its `input_ids`); an image in one of the forms of [`gather_images`], where
     `image_embeds` of `(views, rows, dim)` are views of the image of which one is drawn; `text_teacher_embeds`,
-    `(dim,)`, CLIP's embedding of the caption; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw` and the
-    list `replay`.
+    `(dim,)`, CLIP's embedding of the caption; `flip`, true if the mirror image may stand for the picture, drawn as a
+    view is; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw` and the list `replay`.
 
     Texts to replay follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads
     both; `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a replayed text has a context, its
@@ -121,7 +126,7 @@ class VLKDDistillationCollator:
             raise ValueError(
                 f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got {list(examples[0])}."
             )
-        batch |= images | self._replay_contexts(replay)
+        batch |= self._mirror(images, examples, seeds) | self._replay_contexts(replay)
         if examples[0].get("text_teacher_embeds") is not None:
             teacher = [torch.as_tensor(example["text_teacher_embeds"]) for example in examples]
             batch["text_teacher_embeds"] = torch.stack(teacher).float()
@@ -154,8 +159,18 @@ class VLKDDistillationCollator:
         views = examples[0].get("image_embeds")
         if views is None or np.ndim(views) < 3:
             return examples
-        chosen = np.floor(uniforms(seeds, 1, _VIEW)[:, 0] * len(views)).astype(int)
+        chosen = draw_views(seeds, len(views))
         return [{"image_embeds": example["image_embeds"][view]} for example, view in zip(examples, chosen)]
+
+    @staticmethod
+    def _mirror(images: dict[str, Tensor], examples: list[dict[str, Any]], seeds: np.ndarray) -> dict[str, Tensor]:
+        """Turn pixels of half of the examples that may be mirrored, the same half of which rows would be mirrored."""
+        if "pixel_values" not in images:
+            return images
+        may = np.array([bool(example.get("flip")) for example in examples])
+        mirrored = torch.from_numpy(may & (draw_views(seeds, 2) == 1))
+        pixels = images["pixel_values"]
+        return {"pixel_values": torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)}
 
     @staticmethod
     def _replay_contexts(replay: list[ReplayText]) -> dict[str, Tensor]:

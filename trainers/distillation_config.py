@@ -67,6 +67,11 @@ class VLKDDistillationConfig(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: give a number of 0 or more.")
         if self.mean_span <= 0:
             raise ValueError(f"mean_span={self.mean_span}: give a number above 0.")
+        if self.itcl_weight > 0 and self.train_batch_size * self.world_size == 1:
+            raise ValueError(
+                "per_device_train_batch_size=1 on one device leaves ITCL a single pair and nothing to tell it from: "
+                "give more pairs a step, or `itcl_weight=0`."
+            )
         if self.label_smoothing_factor:
             raise ValueError(
                 f"label_smoothing_factor={self.label_smoothing_factor}: distillation has no smoothed loss."

@@ -22,6 +22,7 @@ from .collators import VLKDDistillationCollator
 from .distillation_config import VLKDDistillationConfig
 from .drawn_examples import DrawnExamples, draw_from
 from .evaluation import QuestionSet, answer_accuracy
+from .features import ROWS_OF_A_TRAINED_TOWER
 from .initialisation import initialise_image_to_decoder, was_distilled
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
 from .pair_evaluation import PairEvaluation
@@ -193,6 +194,8 @@ class VLKDDistillationTrainer(CardTrainer):
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
         model = self.accelerator.unwrap_model(self.model)
+        if "image_embeds" in inputs and not model.config.freeze_vision_tower:
+            raise ValueError(ROWS_OF_A_TRAINED_TOWER)
         arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
@@ -279,7 +282,7 @@ class VLKDDistillationTrainer(CardTrainer):
     def _set_signature_columns_if_needed(self):
         """Keep the columns of an example that the collator reads, which are not the arguments of the model."""
         images, texts = ["image", "pixel_values", "image_embeds"], ["caption", "input_ids", "text_teacher_embeds"]
-        self._signature_columns = [*images, *texts, "draw", "replay"]
+        self._signature_columns = [*images, *texts, "flip", "draw", "replay"]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         if eval_dataset is None or isinstance(eval_dataset, str):
