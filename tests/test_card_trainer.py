@@ -101,11 +101,14 @@ def test_what_the_caller_knows_is_told(make_trainer):
     results = {(each.dataset_type, each.dataset_name, each.metric_name): each for each in card.data.eval_results}
     assert set(results) == {
         ("local", "pairs", "caption of a picture, R@1 among 6"),
-        ("local", "pairs", "picture of a caption, R@1 among 6"),
+        ("local", "pairs", "caption of a picture, R@5 among 6"),
+        ("local", "pairs", "picture of a caption, R@1 among 6"),  # of 6, R@10 is 1 whatever the model
+        ("local", "pairs", "picture of a caption, R@5 among 6"),
         ("me/questions", "me/questions", "questions answered right"),
     }
-    retrieval, _, answers = card.data.eval_results
-    assert retrieval.metric_value == metrics["eval_retrieval_i2t"]
+    first, fifth, *_, answers = card.data.eval_results
+    assert (first.metric_type, first.metric_value) == ("recall_at_1", metrics["eval_retrieval_i2t"])
+    assert (fifth.metric_type, fifth.metric_value) == ("recall_at_5", metrics["eval_retrieval_i2t_at_5"])
     assert (answers.dataset_split, answers.metric_value) == ("test", metrics["eval_vqa_accuracy"])
 
 
@@ -141,7 +144,7 @@ def test_metrics_are_those_of_the_weights_that_are_kept(make_trainer):
     trainer.train()
     assert card_of(trainer).data.eval_results is None  # it has learned on since
     trainer.evaluate()
-    assert len(card_of(trainer).data.eval_results) == 2
+    assert len(card_of(trainer).data.eval_results) == 4
 
 
 def entry(step: int, **values: float) -> dict:

@@ -41,7 +41,7 @@ def test_captions_may_come_as_token_ids_and_are_cut_to_length(processor):
     assert short["clean_input_ids"].shape == (1, 4)
 
 
-def test_masks_follow_the_draw_and_else_the_seed_and_the_order(processor):
+def test_masks_follow_the_draw_and_else_the_seed_and_the_example(processor):
     pairs = [{**pair, "draw": draw} for draw, pair in enumerate(tiny_pairs(6))]
     collate = VLKDDistillationCollator(processor)
     first = decode(processor, collate(pairs)["input_ids"])
@@ -49,11 +49,13 @@ def test_masks_follow_the_draw_and_else_the_seed_and_the_order(processor):
     assert backwards == first[::-1]
 
     again, other = VLKDDistillationCollator(processor, seed=3), VLKDDistillationCollator(processor, seed=4)
-    batches = [VLKDDistillationCollator(processor, seed=3)(tiny_pairs()), again(tiny_pairs()), again(tiny_pairs())]
-    batches = [decode(processor, batch["input_ids"]) for batch in [*batches, other(tiny_pairs())]]
-    assert batches[0] == batches[1]
-    assert batches[1] != batches[2]
-    assert batches[0] != batches[3]
+    batches = [again(tiny_pairs()), again(tiny_pairs()[::-1]), other(tiny_pairs())]
+    first, backwards, others = [decode(processor, batch["input_ids"]) for batch in batches]
+    assert backwards == first[::-1]  # whatever came before
+    assert others != first
+    images = [torch.full((1, DIM), float(index)) for index in range(20)]
+    alike = [{"image_embeds": image, "caption": CAPTIONS[0]} for image in images]
+    assert len(set(decode(processor, again(alike)["input_ids"]))) > 1  # other pictures of a caption, other masks
 
 
 def test_a_view_of_each_image_is_drawn(processor):
@@ -88,6 +90,22 @@ def test_prompts_have_a_quarter_of_to_twice_as_many_masks_as_there_are_tokens_to
     assert math.ceil(tokens / 4) <= masks.min() <= math.ceil(tokens / 4) + 1
     assert 2 * tokens - 1 <= masks.max() <= 2 * tokens
     assert masks.float().mean() == pytest.approx(tokens * 1.75 / math.log(8) + 0.5, rel=0.1)  # log-uniform, rounded up
+
+
+def test_pixels_are_mirrored_where_the_mirror_image_of_rows_would_be_drawn(processor):
+    pixels = torch.arange(4.0).expand(3, 4, 4)
+    views = torch.arange(2.0)[:, None, None].expand(2, 1, DIM)
+    fields = {"caption": CAPTIONS[0]}
+    kept = [{"pixel_values": pixels, "flip": True, "draw": draw, **fields} for draw in range(100)]
+    rows = [{"image_embeds": views, "draw": draw, **fields} for draw in range(100)]
+    collate = VLKDDistillationCollator(processor)
+    mirrored = collate(rows)["image_embeds"][:, 0, 0] == 1
+    assert 0 < mirrored.sum() < 100
+    for shown, other_way in zip(collate(kept)["pixel_values"], mirrored):
+        assert torch.equal(shown, pixels.flip(-1) if other_way else pixels)
+    for pair in kept:
+        del pair["flip"]
+    assert torch.equal(collate(kept)["pixel_values"], pixels.expand(100, 3, 4, 4))
 
 
 def test_replayed_texts_follow_the_captions(processor):

@@ -12,6 +12,7 @@ from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from transformers import TrainerCallback
 
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.generation_vlkd import generate_answers
 from modeling_vlkd.trainers import (
     QuestionSet,
     ReplayCorpus,
@@ -19,6 +20,7 @@ from modeling_vlkd.trainers import (
     VLKDDistillationConfig,
     VLKDDistillationTrainer,
 )
+from modeling_vlkd.trainers.metrics import image_text_recall
 
 
 PROJECTIONS = ("text_projection", "text_to_decoder", "image_to_decoder", "logit_scale")
@@ -170,13 +172,69 @@ def test_eight_steps_of_one_accumulated_are_one_step_of_eight(trainer_of, proces
         assert runs[0][1][name] == pytest.approx(runs[1][1][name], rel=1e-4)
 
 
+def test_two_equal_steps_accumulated_are_one_of_them(trainer_of, processor):
+    """Contrast too is a mean over the steps of an update, though it gains no negatives."""
+    runs = []
+    for accumulate in (1, 2):
+        trainer = trainer_of(
+            tiny_model(processor),
+            tiny_pairs(4) * accumulate,
+            gradient_accumulation_steps=accumulate,
+            icti_weight=0.0,  # its masks differ
+            train_sampling_strategy="sequential",
+            optim="sgd",
+            learning_rate=1e-3,
+            max_steps=1,
+            warmup_steps=0,
+            max_grad_norm=0.0,
+        )
+        trainer.train()
+        runs.append((weights(trainer.model), trainer.state.log_history[0]))
+    before = weights(tiny_model(processor))["model.text_projection.weight"]
+    assert not torch.allclose(runs[0][0]["model.text_projection.weight"], before, atol=1e-4)
+    for name in runs[0][0]:
+        torch.testing.assert_close(runs[0][0][name], runs[1][0][name], rtol=1e-4, atol=1e-6)
+    for name in ("loss", "ttdm", "itcl"):
+        assert runs[0][1][name] == pytest.approx(runs[1][1][name], rel=1e-5), name
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, replay, tmp_path):
-    settings = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 1}
-    settings |= {"eval_dataset": tiny_pairs(4), "replay": replay, "whole_text_share": 0.3}
+    settings = {"eval_strategy": "steps", "eval_steps": 1, "eval_dataset": tiny_pairs(4), "whole_text_share": 0.3}
+    assert_resumes(trainer_of, processor, **settings, replay=replay)
+
+
+class PairStream(torch.utils.data.IterableDataset):
+    """Pairs one after the other, in another order in each epoch; a length is no sign of places."""
+
+    def __init__(self, pairs):
+        self.pairs, self.epoch = pairs, 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        if worker is None or worker.id == 0:
+            yield from self.pairs[self.epoch :] + self.pairs[: self.epoch]
+
+
+class PairStreamWithLength(PairStream):
+    def __len__(self):
+        return len(self.pairs)
+
+
+@pytest.mark.parametrize("stream", [PairStream, PairStreamWithLength])
+def test_a_resumed_run_on_a_stream_is_the_uninterrupted_one_bit_for_bit(trainer_of, processor, stream):
+    assert_resumes(trainer_of, processor, train_dataset=stream(tiny_pairs()))
+
+
+def assert_resumes(trainer_of, processor, **settings):
+    """Stop in the middle of the second epoch of three steps, go on, and compare with a run that was never stopped."""
+    settings |= {"max_steps": 8, "save_strategy": "steps", "save_steps": 2}
 
     class StopAt(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
-            control.should_training_stop = state.global_step == 4  # in the middle of the second epoch
+            control.should_training_stop = state.global_step == 4
 
     whole = trainer_of(tiny_model(processor, dropout=0.1), folder="whole", **settings)
     whole.train()
@@ -247,11 +305,32 @@ def test_image_rows_start_as_long_as_sentences_and_pointing_the_same_way(trainer
     torch.testing.assert_close(torch.cosine_similarity(seen, rows), torch.ones(12))
 
 
-def test_a_distilled_model_goes_on_from_its_own_image_matrix(trainer_of, processor):
-    model = tiny_model(processor)
-    model.model.image_to_decoder.weight.data.fill_(0.125)
-    trainer_of(model, learning_rate=0.0, init_image_to_decoder=False).train()
-    assert (model.model.image_to_decoder.weight == 0.125).all()
+def test_a_distilled_model_goes_on_from_its_own_image_matrix(trainer_of, processor, tmp_path):
+    trainer = trainer_of()
+    trainer.train()
+    trainer.save_model(str(tmp_path / "distilled"))
+    learned = trainer.model.model.image_to_decoder.weight
+    for asked, kept in (
+        ({}, True),
+        ({"init_image_to_decoder": False}, True),
+        ({"init_image_to_decoder": True}, False),
+    ):
+        model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "distilled")
+        trainer_of(model, learning_rate=0.0, **asked).train()
+        assert torch.equal(model.model.image_to_decoder.weight, learned) == kept
+    new = tiny_model(processor)
+    trainer_of(new, learning_rate=0.0, init_image_to_decoder=False).train()
+    assert torch.equal(new.model.image_to_decoder.weight, tiny_model(processor).model.image_to_decoder.weight)
+
+
+def test_the_image_matrix_starts_alike_whatever_the_batch_size_and_the_devices(trainer_of, processor):
+    """Eight of one device are four each of two: what the batch of one process is must not matter."""
+    starts = []
+    for size in (2, 8):
+        model = tiny_model(processor)
+        trainer_of(model, learning_rate=0.0, max_steps=1, per_device_train_batch_size=size).train()
+        starts.append(model.model.image_to_decoder.weight)
+    assert torch.equal(*starts)
 
 
 def test_the_checkpoint_is_complete_though_training_saw_image_rows_only(trainer_of, processor, tmp_path):
@@ -265,10 +344,14 @@ def test_the_checkpoint_is_complete_though_training_saw_image_rows_only(trainer_
 
 
 def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
-    questions = QuestionSet(["what color is the shape?"], ["red"], torch.ones(1, 1, DIM))
+    model = tiny_model(processor)
+    asked, rows = ["what color is the shape?", "is there a circle?"], torch.ones(2, 1, DIM)
+    [said, _] = generate_answers(model, processor, asked, image_embeds=rows)
     trainer = trainer_of(
+        model,
         eval_dataset=tiny_pairs(4),
-        question_set=questions,
+        question_set=QuestionSet(asked, [said[0]["answer"], "another"], rows),
+        eval_on_start=True,
         eval_strategy="steps",
         eval_steps=1,
         save_strategy="steps",
@@ -279,12 +362,81 @@ def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
         learning_rate=1e-2,
     )
     trainer.train()
-    scores = logged(trainer, "eval_icti")
+    scores = logged(trainer, "eval_icti")[1:]  # the first is of the start
     assert trainer.state.best_metric == max(scores)
     assert scores.index(max(scores)) < len(scores) - 1
     assert trainer.evaluate()["eval_icti"] == pytest.approx(max(scores), rel=1e-6)
-    assert logged(trainer, "eval_vqa_accuracy")[0] in (0.0, 1.0)
+    assert logged(trainer, "eval_vqa_accuracy")[0] == 0.5
     assert "eval_replay" not in trainer.state.log_history[-1]
+
+
+def test_retrieval_knows_pictures_by_their_rows_and_captions_by_their_tokens(trainer_of, processor):
+    """Three captions each of four pictures, some captions of two pictures, in batches of five."""
+    rows, places = [pair["image_embeds"] for pair in tiny_pairs(4)], [index // 3 for index in range(12)]
+    texts = [0, 1, 2, 2, 3, 4, 5, 6, 7, 0, 8, 9]
+    pairs = [
+        {**pair, "image_embeds": rows[place].clone(), "caption": CAPTIONS[text]}
+        for pair, place, text in zip(tiny_pairs(), places, texts)
+    ]
+    model = tiny_model(processor).eval()
+    metrics = trainer_of(model, eval_dataset=pairs, per_device_eval_batch_size=5).evaluate()
+    tokens = processor.tokenizer([CAPTIONS[text] for text in texts], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        sentences = model.get_text_features(**tokens).pooler_output
+    images = torch.stack([rows[place][0] for place in places])
+    expected = image_text_recall(images, sentences, torch.tensor(places), torch.tensor(texts), ks=(1, 5, 10))
+    for direction, recalls in zip(("i2t", "t2i"), expected):
+        names = [f"eval_retrieval_{direction}{end}" for end in ("", "_at_5", "_at_10")]
+        assert [metrics[name] for name in names] == pytest.approx(recalls)
+    assert 0 < expected[0][0] < 1
+    assert (metrics["eval_retrieval_pairs"], metrics["eval_retrieval_pictures"]) == (12, 4)
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(trainer_of, processor):
+    pairs = [{**pair, "caption": pair["caption"] * (1 + index % 3)} for index, pair in enumerate(tiny_pairs())]
+    runs = []
+    for size in (12, 5, 1):
+        trainer = trainer_of(
+            tiny_model(processor),
+            eval_dataset=pairs,
+            per_device_eval_batch_size=size,
+            itcl_weight=0.0,
+            icti_weight=3.0,
+        )
+        runs.append(trainer.evaluate())
+        expected = 1000 * runs[-1]["eval_ttdm"] + 3 * runs[-1]["eval_icti"]
+        assert runs[-1]["eval_loss"] == pytest.approx(expected, rel=1e-6)
+    for name in ("eval_loss", "eval_ttdm", "eval_icti", "eval_retrieval_i2t_at_5"):
+        assert [run[name] for run in runs] == pytest.approx([runs[0][name]] * 3, rel=1e-5), name
+
+
+def test_evaluation_weights_contrast_by_pairs(trainer_of, processor):
+    pairs = tiny_pairs(5)
+    values = []
+    for part in (pairs, pairs[:4], pairs[4:]):
+        trainer = trainer_of(tiny_model(processor), eval_dataset=part, per_device_eval_batch_size=4)
+        values.append(trainer.evaluate()["eval_itcl"])
+    assert values[0] == pytest.approx((4 * values[1] + values[2]) / 5, rel=1e-5)
+    assert values[2] == 0.0  # one pair has no negatives
+
+
+def test_sets_to_evaluate_on_are_not_mixed_up_by_workers_that_persist(trainer_of):
+    sets = {"a": tiny_pairs(4), "b": tiny_pairs(6, seed=1)}
+    expected = trainer_of(eval_dataset=sets).evaluate()
+    assert (expected["eval_a_retrieval_pairs"], expected["eval_b_retrieval_pairs"]) == (4, 6)
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True, "dataloader_pin_memory": False}
+    trainer = trainer_of(eval_dataset=sets, **workers)
+    names = [name for name in expected if "icti" in name or "pairs" in name]
+    for given in (None, sets, None):
+        found = trainer.evaluate(given)
+        assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+
+
+def test_a_stream_can_be_evaluated_on(trainer_of):
+    plain = trainer_of(eval_dataset=PairStream(tiny_pairs(6))).evaluate()
+    length = trainer_of(eval_dataset=PairStreamWithLength(tiny_pairs(6)), per_device_eval_batch_size=4).evaluate()
+    assert plain["eval_retrieval_pairs"] == length["eval_retrieval_pairs"] == 6
+    assert plain["eval_icti"] == pytest.approx(length["eval_icti"], rel=1e-5)
 
 
 def test_evaluation_draws_the_same_masks_each_time(trainer_of):
@@ -337,6 +489,32 @@ def test_loader_workers_change_nothing(trainer_of, processor, replay):
     assert losses[0] == losses[1]
 
 
+def test_loader_workers_change_nothing_on_a_stream(trainer_of, processor):
+    losses = []
+    for workers in (0, 2):
+        trainer = trainer_of(
+            tiny_model(processor),
+            PairStream(tiny_pairs()),
+            max_steps=6,
+            dataloader_num_workers=workers,
+            dataloader_persistent_workers=workers > 0,
+            dataloader_pin_memory=False,
+        )
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert losses[0] == losses[1]
+
+
+def test_each_pass_over_a_stream_draws_other_masks(trainer_of, processor):
+    trainer = trainer_of(
+        tiny_model(processor), PairStream(tiny_pairs(4) * 2), learning_rate=0.0, max_steps=6, ttdm_weight=0.0
+    )
+    trainer.train()
+    icti = logged(trainer, "icti")  # two steps a pass, on the same pairs
+    assert icti[0] == pytest.approx(icti[1], rel=1e-6)  # the same pairs in the same epoch
+    assert len({round(value, 5) for value in icti}) == 3
+
+
 def test_data_sets_and_streams_of_datasets_train_alike_and_bring_further_columns(trainer_of, processor):
     pairs = [
         {name: torch.as_tensor(value).tolist() if name != "caption" else value for name, value in pair.items()}
@@ -378,6 +556,22 @@ def test_missing_parts_are_named(trainer_of, replay, processor):
     model.config.freeze_vision_tower = False
     with pytest.raises(ValueError, match="frozen vision tower"):
         trainer_of(model, replay=replay)
+    with pytest.raises(ValueError, match=r"freeze_vision_tower=False.*keep_pixels"):
+        trainer_of(model).train()
+    with pytest.raises(ValueError, match=r"per_device_train_batch_size=1 .* `itcl_weight=0`"):
+        trainer_of(per_device_train_batch_size=1)
+    trainer_of(per_device_train_batch_size=1, itcl_weight=0.0, max_steps=1).train()
+
+
+def test_a_vision_tower_is_trained_on_pictures(trainer_of, processor):
+    config = tiny_model(processor).config
+    config.freeze_vision_tower = False
+    model = VLKDForConditionalGeneration(config)
+    before = weights(model.model.vision_tower)
+    pairs = [{"pixel_values": torch.ones(3, 8, 8) * index, "caption": CAPTIONS[index]} for index in range(4)]
+    trainer_of(model, pairs, ttdm_weight=0.0).train()
+    after = model.model.vision_tower.state_dict()
+    assert all(torch.equal(before[name], after[name]) == name.endswith("position_ids") for name in before)
 
 
 @pytest.mark.slow  # four interpreters import torch and transformers

@@ -2,6 +2,7 @@ import pytest
 import torch
 from tiny_training import DIM, tiny_model, tiny_processor
 
+from modeling_vlkd.generation_vlkd import generate_answers
 from modeling_vlkd.trainers import QuestionSet, answer_accuracy, evaluation
 
 
@@ -35,9 +36,13 @@ def test_parts_of_a_question_set_are_the_whole():
     assert (blind.questions, blind.image_embeds, blind.image_index) == (["b"], None, None)
 
 
-def test_questions_are_answered_by_a_real_model(processor):
-    questions = QuestionSet(
-        ["is there a circle?", "what color is the shape?"], ["yes", "red"], torch.ones(1, 1, DIM), [0, 0]
-    )
-    assert answer_accuracy(tiny_model(processor), processor, questions) in (0.0, 0.5, 1.0)
-    assert answer_accuracy(tiny_model(processor), processor, QuestionSet(["is it red?"], ["no"])) in (0.0, 1.0)
+def test_a_real_model_is_right_where_its_own_answers_are_the_references(processor):
+    model, questions = tiny_model(processor), ["is there a circle?", "what color is the shape?"]
+    rows, index = torch.randn(2, 1, DIM), [0, 1]
+    ranked = generate_answers(model, processor, questions, image_embeds=rows, image_index=index)
+    said = [answers[0]["answer"] for answers in ranked]
+    for references, share in ((said, 1.0), ([said[0], "another"], 0.5), (["another", "others"], 0.0)):
+        assert answer_accuracy(model, processor, QuestionSet(questions, references, rows, index)) == share
+    blind = generate_answers(model, processor, questions)[1][0]["answer"]
+    for references, share in (([blind], 1.0), (["another"], 0.0)):
+        assert answer_accuracy(model, processor, QuestionSet(questions[1:], references)) == share

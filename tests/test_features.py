@@ -156,3 +156,23 @@ def test_pairs_may_keep_their_pictures_and_do_without_a_teacher(dataset, process
     assert batch["pixel_values"].shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
     assert "text_teacher_embeds" not in batch
     assert not list(tmp_path.iterdir())
+
+
+def test_kept_pictures_are_mirrored_as_their_rows_would_be(dataset, processor, tmp_path):
+    model = tiny_model(processor).eval()
+    batches = []
+    for keep_pixels in (False, True):
+        pairs = prepare_pairs(dataset, model, processor, None, tmp_path, flip=True, keep_pixels=keep_pixels)
+        examples = [{**pairs[index % 6], "draw": index} for index in range(24)]
+        batches.append(VLKDDistillationCollator(processor)(examples))
+    with torch.no_grad():
+        rows = model.get_image_rows(batches[1]["pixel_values"])
+    torch.testing.assert_close(rows, batches[0]["image_embeds"])
+
+
+def test_rows_of_a_tower_that_is_trained_are_not_kept(dataset, processor, tmp_path):
+    model = tiny_model(processor)
+    model.config.freeze_vision_tower = False
+    with pytest.raises(ValueError, match=r"freeze_vision_tower=False.*keep_pixels"):
+        prepare_pairs(dataset, model, processor, None, tmp_path)
+    assert prepare_pairs(dataset, model, processor, None, tmp_path, keep_pixels=True)

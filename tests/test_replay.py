@@ -71,6 +71,7 @@ def test_w_e_starts_where_sentences_meet_clips_texts():
     weight = base.text_projection.weight
     torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
     torch.testing.assert_close(base.text_to_decoder.weight, weight.T)
+    torch.testing.assert_close(base.image_to_decoder.weight, weight.T)
     found = torch.nn.functional.cosine_similarity(sentences @ weight.T, sentences @ rotation.T)
     assert found.min() > 0.99
 

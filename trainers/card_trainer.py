@@ -15,6 +15,7 @@ from modeling_vlkd.model_card import CardFacts, count_image_rows, count_paramete
 from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
 
 from .distillation_config import VLKDDistillationConfig
+from .pair_evaluation import RECALL_AT, recall_name
 
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,10 @@ TOLD_IF_CHANGED = (
 )
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
-RETRIEVAL = {"retrieval_i2t": "caption of a picture, R@1", "retrieval_t2i": "picture of a caption, R@1"}
+RETRIEVAL = {  # the start of a metric's name, and among how many the right one was looked for
+    "retrieval_i2t": ("caption of a picture", "retrieval_pairs"),
+    "retrieval_t2i": ("picture of a caption", "retrieval_pictures"),
+}
 TRAINED_ON = "evaluation on what was trained on"  # the role of data whose metrics say nothing about others
 UNNAMED = Source("evaluation", "evaluation set, not named")
 
@@ -183,17 +187,13 @@ def measured(args: TrainingArguments, state: TrainerState) -> dict[str, float]:
 
 def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
     """Names the metrics of an evaluation as the Hub wants them; losses are none."""
-    results = [
-        result_on(
-            facts.eval_pairs,
-            "retrieval",
-            "recall_at_1",
-            f"{name} among {metrics['retrieval_pairs']}",
-            metrics[metric],
-        )
-        for metric, name in RETRIEVAL.items()
-        if metric in metrics
-    ]
+    results = []
+    for direction, (name, candidates) in RETRIEVAL.items():
+        for k in RECALL_AT:
+            metric = recall_name(direction, k)
+            if metric in metrics and metrics[candidates] > k:  # of k, the k nearest are all there are
+                text = f"{name}, R@{k} among {metrics[candidates]}"
+                results.append(result_on(facts.eval_pairs, "retrieval", f"recall_at_{k}", text, metrics[metric]))
     if "vqa_accuracy" in metrics:
         results.append(result_on(facts.eval_questions, *VQA, metrics["vqa_accuracy"]))
     return results

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_vlkd.processing_vlkd import CAPTION_PREFIX
 
+from .drawn_examples import example_key
 from .draws import mix, uniforms
 from .replay import ReplayText
 from .text_infilling import TextInfilling
@@ -26,6 +27,11 @@ def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
     for row, ids in zip(padded, rows):
         row[: len(ids)] = ids
     return padded
+
+
+def draw_views(seeds: np.ndarray, views: int) -> np.ndarray:
+    """Draw which of its views an example shows, by number: `(batch,)`."""
+    return np.floor(uniforms(seeds, 1, _VIEW)[:, 0] * views).astype(int)
 
 
 def gather_images(examples: list[dict[str, Any]], processor: ProcessorMixin) -> dict[str, Tensor]:
@@ -58,12 +64,12 @@ class VLKDDistillationCollator:
     """Makes a distillation batch: captions clean and corrupted, image rows, the teacher's text embeddings, replay.
 
     ```python
-    >>> collate = VLKDDistillationCollator(processor, seed=1)
+    >>> collate = VLKDDistillationCollator(processor, seed=3)
     >>> batch = collate([{"image_embeds": rows, "caption": "a red circle on grass", "text_teacher_embeds": teacher}])
     >>> processor.batch_decode(batch["clean_input_ids"])
     ['<s>a red circle on grass</s>']
     >>> processor.batch_decode(batch["input_ids"])
-    ['<s>a<mask> circle on grass<mask></s>']
+    ['<s>a red circle<mask><mask> grass</s>']
     >>> batch["image_embeds"].shape, batch["text_teacher_embeds"].shape  # (batch, rows, dim), (batch, dim)
     (torch.Size([1, 1, 16]), torch.Size([1, 16]))
 
@@ -71,7 +77,8 @@ class VLKDDistillationCollator:
 
     An example has a `caption` (or its `input_ids`); an image in one of the forms of [`gather_images`], where
     `image_embeds` of `(views, rows, dim)` are views of the image of which one is drawn; `text_teacher_embeds`,
-    `(dim,)`, CLIP's embedding of the caption; and, from [`DrawnExamples`], the seed `draw` and the list `replay`.
+    `(dim,)`, CLIP's embedding of the caption; `flip`, true if the mirror image may stand for the picture, drawn as a
+    view is; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw` and the list `replay`.
 
     Texts to replay follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads
     both; `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a replayed text has a context, its
@@ -81,7 +88,8 @@ class VLKDDistillationCollator:
         max_text_length: longer captions are cut, in tokens.
         whole_text_share: the share of captions that is written as the filling of a caption prompt, `A picture of` and
             masks, so that only the image can tell.
-        seed: where examples bring no `draw`, masks are drawn from this seed and the number of examples seen so far.
+        seed: where examples bring no `draw`, masks are drawn from this seed and the example itself, see
+            [`example_key`]; then they are the same in every epoch.
     """
 
     processor: ProcessorMixin
@@ -91,7 +99,6 @@ class VLKDDistillationCollator:
     whole_text_share: float = 0.0
     seed: int = 0
     infill: TextInfilling = field(init=False, repr=False)
-    seen: int = field(init=False, repr=False, default=0)
 
     def __post_init__(self):
         self.infill = TextInfilling(self.processor.tokenizer, self.mask_ratio, self.mean_span)
@@ -125,7 +132,7 @@ class VLKDDistillationCollator:
             raise ValueError(
                 f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got {list(examples[0])}."
             )
-        batch |= images | self._replay_contexts(replay)
+        batch |= self._mirror(images, examples, seeds) | self._replay_contexts(replay)
         if examples[0].get("text_teacher_embeds") is not None:
             teacher = [torch.as_tensor(example["text_teacher_embeds"]) for example in examples]
             batch["text_teacher_embeds"] = torch.stack(teacher).float()
@@ -134,8 +141,7 @@ class VLKDDistillationCollator:
     def _seeds(self, examples: list[dict[str, Any]]) -> np.ndarray:
         if "draw" in examples[0]:
             return np.array([example["draw"] for example in examples], dtype=np.uint64)
-        self.seen += len(examples)
-        return mix(self.seed, np.arange(self.seen - len(examples), self.seen))
+        return mix(self.seed, np.array([example_key(example) for example in examples], dtype=np.uint64))
 
     def _caption_ids(self, examples: list[dict[str, Any]]) -> list[list[int]]:
         if "input_ids" in examples[0]:
@@ -174,8 +180,18 @@ class VLKDDistillationCollator:
         views = examples[0].get("image_embeds")
         if views is None or np.ndim(views) < 3:
             return examples
-        chosen = np.floor(uniforms(seeds, 1, _VIEW)[:, 0] * len(views)).astype(int)
+        chosen = draw_views(seeds, len(views))
         return [{"image_embeds": example["image_embeds"][view]} for example, view in zip(examples, chosen)]
+
+    @staticmethod
+    def _mirror(images: dict[str, Tensor], examples: list[dict[str, Any]], seeds: np.ndarray) -> dict[str, Tensor]:
+        """Turn pixels of half of the examples that may be mirrored, the same half of which rows would be mirrored."""
+        if "pixel_values" not in images:
+            return images
+        may = np.array([bool(example.get("flip")) for example in examples])
+        mirrored = torch.from_numpy(may & (draw_views(seeds, 2) == 1))
+        pixels = images["pixel_values"]
+        return {"pixel_values": torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)}
 
     @staticmethod
     def _replay_contexts(replay: list[ReplayText]) -> dict[str, Tensor]:

@@ -157,7 +157,7 @@ class ImageCaptionPairs(torch.utils.data.Dataset):
     Args:
         pictures: one row a picture: `image`, or `image_embeds`, the numbers of `(views, rows, dim)` in a line.
         captions: one row a caption: `image_index`, `caption` and, if there is a teacher, `text_teacher_embeds`.
-        views, dim: the shape of `image_embeds`.
+        views, dim: the shape of `image_embeds`; two views of an `image` are itself and its mirror image.
     """
 
     def __init__(self, pictures: datasets.Dataset, captions: datasets.Dataset, views: int = 1, dim: int = 0):
@@ -180,4 +180,5 @@ class ImageCaptionPairs(torch.utils.data.Dataset):
             rows["image_embeds"] = lines.reshape(len(lines), self.views, -1, self.dim)
         else:
             rows["image"] = [open_row(self.pictures, picture) for picture in pictures]
+            rows["flip"] = [self.views > 1] * len(pictures)
         return [dict(zip(rows, values)) for values in zip(*rows.values())]

@@ -48,9 +48,11 @@ class VLKDDistillationConfig(TrainingArguments):
         metadata={"help": "Share of captions that is written as the filling of a caption prompt; 0 in the paper."},
     )
     max_text_length: int = field(default=64, metadata={"help": "Longer captions are cut, in tokens."})
-    init_image_to_decoder: bool = field(
-        default=True,
-        metadata={"help": "Start W_i as the scaled pseudo-inverse of W_e; off to go on with a distilled model."},
+    init_image_to_decoder: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Start W_i as the scaled pseudo-inverse of W_e; by default unless the model was distilled before."
+        },
     )
 
     def __post_init__(self):
@@ -66,6 +68,11 @@ class VLKDDistillationConfig(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: give a number of 0 or more.")
         if self.mean_span <= 0:
             raise ValueError(f"mean_span={self.mean_span}: give a number above 0.")
+        if self.itcl_weight > 0 and self.train_batch_size * self.world_size == 1:
+            raise ValueError(
+                "per_device_train_batch_size=1 on one device leaves ITCL a single pair and nothing to tell it from: "
+                "give more pairs a step, or `itcl_weight=0`."
+            )
         if self.label_smoothing_factor:
             raise ValueError(
                 f"label_smoothing_factor={self.label_smoothing_factor}: distillation has no smoothed loss."

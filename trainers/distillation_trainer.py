@@ -1,15 +1,18 @@
 """Distils CLIP into BART: TTDM, ITCL and ICTI of VLKD (arXiv:2203.06386, section 3.2) on transformers' Trainer."""
 
 import itertools
-from collections.abc import Sized
+import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import PreTrainedModel, TrainerCallback, TrainerState
 from transformers.modeling_outputs import ModelOutput
-from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import EvalLoopOutput, has_length, unwrap_peft_model
 
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 from modeling_vlkd.provenance import Source
@@ -17,19 +20,22 @@ from modeling_vlkd.provenance import Source
 from .card_trainer import CardTrainer
 from .collators import VLKDDistillationCollator
 from .distillation_config import VLKDDistillationConfig
-from .drawn_examples import DrawnExamples
+from .drawn_examples import DrawnExamples, draw_from
 from .evaluation import QuestionSet, answer_accuracy
-from .initialisation import initialise_image_to_decoder
-from .metrics import retrieval_recall
+from .features import ROWS_OF_A_TRAINED_TOWER
+from .initialisation import initialise_image_to_decoder, was_distilled
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
+from .pair_evaluation import PairEvaluation
 from .replay import ReplayCorpus, join_image_rows
 from .running_means import RunningMeans
 
 
 FORWARD_NAMES = {"input_ids", "attention_mask", "pixel_values", "image_embeds"}
 FORWARD_NAMES |= {"clean_input_ids", "clean_attention_mask"}
-MOST_PAIRS_FOR_SCALE = 256  # a mean norm needs no more, and they all go through one forward pass
+PAIRS_FOR_SCALE, PAIRS_A_PASS = 256, 32  # whatever the batch size and the processes: all runs begin at one place
 PROJECTIONS = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
+
+logger = logging.getLogger(__name__)
 
 
 class _SetEpoch(TrainerCallback):
@@ -73,8 +79,9 @@ class VLKDDistillationTrainer(CardTrainer):
     Args:
         model ([`VLKDForConditionalGeneration`]): its vision tower is frozen, unless its configuration says otherwise.
         args ([`VLKDDistillationConfig`]): weights of the losses, masking, learning rates and all of transformers'.
-        train_dataset, eval_dataset: dictionaries as [`VLKDDistillationCollator`] takes them. Evaluation reports the
-            same terms, and retrieval R@1 both ways among the pairs (equal captions count as one).
+        train_dataset, eval_dataset: dictionaries as [`VLKDDistillationCollator`] takes them, by place or as a stream.
+            Evaluation reports the same terms, and retrieval R@1, R@5 and R@10 both ways among the pairs, as
+            [`image_text_recall`] counts it: `eval_retrieval_i2t`, `eval_retrieval_i2t_at_5`, ...
         processing_class ([`VLKDProcessor`]): saved with each checkpoint.
         data_collator (*optional*): made from `args` by default.
         replay ([`ReplayCorpus`], *optional*): texts to replay, `args.replay_per_pair` for each pair.
@@ -111,14 +118,21 @@ class VLKDDistillationTrainer(CardTrainer):
                 whole_text_share=args.whole_text_share,
                 seed=args.seed,
             )
-        if isinstance(train_dataset, Sized):
+        if replay is not None and isinstance(train_dataset, IterableDataset):
+            raise ValueError("Replay needs a data set that is read by place; this one streams.")
+        if replay is not None:
             train_dataset = DrawnExamples(train_dataset, args.seed, replay, args.replay_per_pair)
-        elif replay is not None:
-            raise ValueError("Replay needs a data set with a length; this one streams.")
+        elif train_dataset is not None:
+            train_dataset = draw_from(train_dataset, args.seed)
         if replay is not None and not model.config.freeze_vision_tower:
             raise ValueError(
                 "Replay needs a frozen vision tower: set `freeze_vision_tower=True` in the model's config."
             )
+        # Evaluation draws the same masks each time, and replays nothing.
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {name: draw_from(each, args.seed, fixed=True) for name, each in eval_dataset.items()}
+        elif eval_dataset is not None:
+            eval_dataset = draw_from(eval_dataset, args.seed, fixed=True)
         super().__init__(
             model=model,
             args=args,
@@ -134,15 +148,14 @@ class VLKDDistillationTrainer(CardTrainer):
             self.add_unnamed_data(train_dataset, replay)
         self.question_set = question_set
         terms = ["ttdm"] * (args.ttdm_weight > 0) + ["itcl", "icti"] + ["replay"] * (replay is not None)
-        self.train_terms, self.eval_terms = RunningMeans(terms), RunningMeans([t for t in terms if t != "replay"])
+        self.train_terms, self.pair_evaluation = RunningMeans(terms), PairEvaluation()
         self.update_tokens: dict[str, Tensor] = {}
-        self.eval_embeds: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def add_unnamed_data(self, train_dataset: Any, replay: ReplayCorpus | None):
         """Say in the card that there were data, where nobody has said which."""
         for role, data in (("image-caption pairs", train_dataset), ("replayed texts", replay)):
             if data is not None:
-                note = f"{len(data)} of them" if isinstance(data, Sized) else ""
+                note = f"{len(data)} of them" if has_length(data) else ""
                 self.run_facts.provenance.add_source(Source(role, "not named", note=note))
 
     @property
@@ -160,35 +173,45 @@ class VLKDDistillationTrainer(CardTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, ModelOutput]:
         outputs = model(**self.forward_inputs(inputs), use_cache=False)
-        terms = self.objective_terms(outputs, inputs, model.training)
-        self.track(terms, outputs, inputs, model.training)
+        if model.training:
+            terms = self.objective_terms(outputs, inputs)
+            self.train_terms.add(terms, weight=1 / self.current_gradient_accumulation_steps)
+        else:
+            terms = self.pair_evaluation.add(outputs, inputs, self.teacher_embeds(inputs), self.accelerator)
         loss = sum(self.args.weights[name] * term for name, term in terms.items())
         return (loss, outputs) if return_outputs else loss
 
-    def objective_terms(self, outputs: ModelOutput, inputs: dict[str, Tensor], training: bool) -> dict[str, Tensor]:
-        """Compute each term, () each. In training they are a micro-batch's share of its update's."""
+    def objective_terms(self, outputs: ModelOutput, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute a micro-batch's share of each term of its update, () each."""
         pairs, labels = len(inputs["clean_input_ids"]), inputs["labels"]
-        share = 1 / self.current_gradient_accumulation_steps if training else 1
-        tokens = self.update_tokens if training else self.count_tokens([inputs])
-        terms = {}
-        if self.args.ttdm_weight > 0:
-            if "text_teacher_embeds" not in inputs:
-                raise ValueError(
-                    "TTDM needs `text_teacher_embeds`, CLIP's embedding of the caption, in each example; "
-                    "set `ttdm_weight=0` to train without it."
-                )
-            terms["ttdm"] = share * text_text_distance_loss(outputs.text_embeds, inputs["text_teacher_embeds"])
+        share = 1 / self.current_gradient_accumulation_steps
+        teacher, terms = self.teacher_embeds(inputs), {}
+        if teacher is not None:
+            terms["ttdm"] = share * text_text_distance_loss(outputs.text_embeds, teacher)
         terms["itcl"] = share * image_text_contrastive_loss(
-            outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, gather=training
+            outputs.image_embeds[:pairs], outputs.text_embeds, outputs.logit_scale, gather=True
         )
-        terms["icti"] = text_infilling_loss(outputs.logits[:pairs], labels[:pairs], tokens["icti"])
+        terms["icti"] = text_infilling_loss(outputs.logits[:pairs], labels[:pairs], self.update_tokens["icti"])
         if len(labels) > pairs:
-            terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], tokens["replay"])
+            terms["replay"] = text_infilling_loss(outputs.logits[pairs:], labels[pairs:], self.update_tokens["replay"])
         return terms
+
+    def teacher_embeds(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """Take CLIP's embeddings of the captions, `(pairs, dim)`; None without TTDM."""
+        if self.args.ttdm_weight == 0:
+            return None
+        if "text_teacher_embeds" not in inputs:
+            raise ValueError(
+                "TTDM needs `text_teacher_embeds`, CLIP's embedding of the caption, in each example; "
+                "set `ttdm_weight=0` to train without it."
+            )
+        return inputs["text_teacher_embeds"]
 
     def forward_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Any]:
         """Turn a batch into the arguments of the one forward pass that all terms share."""
         model = self.bare_model
+        if "image_embeds" in inputs and not model.config.freeze_vision_tower:
+            raise ValueError(ROWS_OF_A_TRAINED_TOWER)
         arguments: dict[str, Any] = {name: value for name, value in inputs.items() if name in FORWARD_NAMES}
         # Without labels the model computes no loss of its own over pairs and replay together.
         arguments["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(inputs["labels"])
@@ -232,21 +255,28 @@ class VLKDDistillationTrainer(CardTrainer):
     # ---- what is trained, and from where ----
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        trained = self.bare_model.base_model.image_to_decoder.weight.requires_grad  # an adapter may leave it alone
-        if self.args.init_image_to_decoder and trained and not resume_from_checkpoint and self.state.global_step == 0:
-            # The first examples and not the first of a shuffled loader: all processes must find the same scale.
-            count = min(self.get_total_train_batch_size(self.args), MOST_PAIRS_FOR_SCALE)
-            if self.train_dataset is None:
-                raise ValueError("Training needs a `train_dataset`.")
-            examples = list(itertools.islice(iter(self.train_dataset), count))
-            batch = self._prepare_inputs(self.data_collator(examples))
-            initialise_image_to_decoder(
-                self.bare_model,
-                batch["clean_input_ids"],
-                batch["clean_attention_mask"],
-                self.image_rows(batch),
-            )
+        if self.train_dataset is None:
+            raise ValueError("Training needs a `train_dataset`.")
+        if not resume_from_checkpoint and self.state.global_step == 0:
+            self.start_image_matrix()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def start_image_matrix(self):
+        """Start W_i where the arguments say so, and else where no distillation has trained it."""
+        model, wanted = self.bare_model, self.args.init_image_to_decoder
+        if not model.base_model.image_to_decoder.weight.requires_grad:
+            return  # an adapter leaves it alone
+        if wanted is None and was_distilled(model):
+            logger.info("The model was distilled before, so W_i goes on from where it is.")
+        elif wanted is not False:
+            initialise_image_to_decoder(model, self.batches_for_scale())
+
+    def batches_for_scale(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Give token ids, their mask and image rows of the first examples, before any is shuffled."""
+        first = itertools.islice(iter(self.train_dataset), PAIRS_FOR_SCALE)
+        while examples := list(itertools.islice(first, PAIRS_A_PASS)):
+            batch = self._prepare_inputs(self.data_collator(examples))
+            yield batch["clean_input_ids"], batch["clean_attention_mask"], self.image_rows(batch)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Give the three matrices and the temperature groups of their own, with their own learning rate."""
@@ -266,29 +296,37 @@ class VLKDDistillationTrainer(CardTrainer):
     def _set_signature_columns_if_needed(self):
         """Keep the columns of an example that the collator reads, which are not the arguments of the model."""
         images, texts = ["image", "pixel_values", "image_embeds"], ["caption", "input_ids", "text_teacher_embeds"]
-        self._signature_columns = [*images, *texts, "draw", "replay"]
+        self._signature_columns = [*images, *texts, "flip", "draw", "replay"]
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Draw the same masks in every evaluation, and replay nothing."""
         if eval_dataset is None or isinstance(eval_dataset, str):
-            eval_dataset = self.eval_dataset if eval_dataset is None else self.eval_dataset[eval_dataset]
-        if isinstance(eval_dataset, Sized):
-            eval_dataset = DrawnExamples(eval_dataset, self.args.seed)
-        return super().get_eval_dataloader(eval_dataset)
+            return super().get_eval_dataloader(eval_dataset)
+        # Where loader workers persist, transformers keeps one loader for all data sets that have no name.
+        return self.get_test_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        return super().get_test_dataloader(draw_from(test_dataset, self.args.seed, fixed=True))
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: Any,
+        trial,
+    ) -> tuple[int, int]:
+        """Find the pass and the batch to go on from in a stream without a length, which transformers counts as one."""
+        place = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None or has_length(self.train_dataset):
+            return place
+        saved = TrainerState.load_from_json(Path(resume_from_checkpoint, TRAINER_STATE_NAME))
+        passes, share = divmod(saved.epoch, 1)  # the share of all steps of that run that were made in this pass
+        batches = round(share * saved.max_steps * self.args.gradient_accumulation_steps)
+        return int(passes), 0 if self.args.ignore_data_skip else batches
 
     # ---- what is reported ----
-
-    def track(self, terms: dict[str, Tensor], outputs: ModelOutput, inputs: dict[str, Tensor], training: bool):
-        """Keep each term for the next log, and in evaluation the embeddings, for retrieval."""
-        if training:
-            self.train_terms.add(terms, weight=1 / self.current_gradient_accumulation_steps)
-            return
-        self.eval_terms.add(terms)
-        # Equal captions have equal keys, whatever their padding; sums of products wrap around modulo 2^64.
-        ids = inputs["clean_input_ids"] * inputs["clean_attention_mask"] + inputs["clean_attention_mask"]
-        keys = (ids * torch.full_like(ids[:1], 6364136223846793005).cumprod(dim=1)).sum(dim=1)
-        embeds = (outputs.image_embeds, outputs.text_embeds, keys)
-        self.eval_embeds.append(self.accelerator.gather_for_metrics(embeds))
 
     def log(self, logs: dict[str, float], start_time: float | None = None):
         if "loss" in logs:
@@ -304,15 +342,9 @@ class VLKDDistillationTrainer(CardTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        self.eval_embeds.clear()
+        self.pair_evaluation.parts.clear()  # of an evaluation that was interrupted
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        metrics = self.eval_terms.drain(self.accelerator)
-        images, texts, keys = (torch.cat(parts) for parts in zip(*self.eval_embeds))
-        same_caption = keys[:, None] == keys  # (pairs, pairs)
-        metrics["retrieval_pairs"] = len(texts)
-        metrics["retrieval_i2t"] = retrieval_recall(images, texts, same_caption)
-        metrics["retrieval_t2i"] = retrieval_recall(texts, images, same_caption)
-        self.eval_embeds.clear()
+        metrics = self.pair_evaluation.drain(self.args.weights)
         if self.question_set is not None:
             metrics["vqa_accuracy"] = self.answer_accuracy(self.question_set)
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.items()})
@@ -321,7 +353,7 @@ class VLKDDistillationTrainer(CardTrainer):
     def answer_accuracy(self, question_set: QuestionSet) -> float:
         """Share of questions answered right; each process answers its share of them."""
         part = question_set.part(self.args.process_index, self.args.world_size)
-        model = self.accelerator.unwrap_model(self.model)
+        model = self.bare_model
         accuracy = answer_accuracy(model, self.processing_class, part, batch_size=self.args.eval_batch_size)
         hits = torch.tensor([accuracy * len(part.questions), len(part.questions)], device=self.args.device)
         right, asked = self.accelerator.reduce(hits, reduction="sum").tolist()

@@ -1,16 +1,49 @@
-"""A data set whose examples bring their own randomness: the seed of their masks and the texts replayed beside them."""
+"""Data sets whose examples bring their own randomness: the seed of their masks and the texts replayed beside them."""
 
+import hashlib
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from .draws import mix, uniforms
 from .replay import ReplayCorpus
 
 
 _MASKS, _REPLAY, _HOW_MANY = range(3)
+_CONTENT = ("caption", "input_ids", "image_embeds", "pixel_values", "image")
+_MOST_NUMBERS = 4096
+
+
+def example_key(example: dict[str, Any]) -> int:
+    """Hash what an example says and shows to an integer of 64 bits, the same in every process and run.
+
+    Of an image some thousand numbers are read, spread over it. Two examples have one key if their captions are equal
+    and so are these numbers of their images.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for name in _CONTENT:
+        value = example.get(name)
+        if value is not None:
+            digest.update(str(value).encode() if isinstance(value, str | os.PathLike) else _some_numbers(value))
+    return int.from_bytes(digest.digest(), "little")
+
+
+def _some_numbers(value: Any) -> bytes:
+    """Read numbers spread over a tensor, array, list or picture, alike whichever of them it is."""
+    numbers = np.asarray(value.detach().cpu().float() if isinstance(value, Tensor) else value).reshape(-1)
+    return numbers[:: max(1, len(numbers) // _MOST_NUMBERS)].astype(np.float64).tobytes()
+
+
+def draw_from(examples: Any, seed: int, fixed: bool = False) -> "DrawnExamples | DrawnStream":
+    """Wrap a data set in [`DrawnExamples`], or a stream, which may have a length too, in [`DrawnStream`]."""
+    if isinstance(examples, IterableDataset):  # those of `datasets` are, too
+        return DrawnStream(examples, seed, fixed)
+    return DrawnExamples(examples, seed, fixed=fixed)
 
 
 class DrawnExamples(Dataset):
@@ -23,6 +56,7 @@ class DrawnExamples(Dataset):
         examples: any data set with a length, whose items are dictionaries.
         seed: the run's seed.
         replay: texts to replay; each example brings `replay_per_example` of them, on average if that is no integer.
+        fixed: draw the same in every epoch, for evaluation; loaders count epochs there too.
     """
 
     def __init__(
@@ -31,18 +65,24 @@ class DrawnExamples(Dataset):
         seed: int,
         replay: ReplayCorpus | None = None,
         replay_per_example: float = 0.0,
+        fixed: bool = False,
     ):
         self.examples = examples
         self.seed = seed
         self.replay = replay
         self.replay_per_example = replay_per_example
+        self.fixed = fixed
         self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # seen by loader workers that outlive an epoch
 
     def set_epoch(self, epoch: int):
-        self.epoch.fill_(epoch)
+        if not self.fixed:
+            self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -62,3 +102,36 @@ class DrawnExamples(Dataset):
             for fields, count, row in zip(extra, counts, picks):
                 fields["replay"] = [self.replay[pick] for pick in row[:count]]
         return [{**example, **fields} for example, fields in zip(examples, extra)]
+
+
+class DrawnStream(IterableDataset):
+    """Adds a `draw` to each example of a stream, as [`DrawnExamples`] does where examples have a place.
+
+    It depends on the run's seed, the epoch and the example itself, see [`example_key`], and on nothing else. Nothing
+    is counted, for each loader worker would count on its own, and a resumed run from the beginning.
+
+    Args:
+        examples: an iterable data set of dictionaries. If it has a `set_epoch`, that is called before each pass, in
+            each worker.
+        seed, fixed: as in DrawnExamples.
+    """
+
+    def __init__(self, examples: IterableDataset, seed: int, fixed: bool = False):
+        self.examples = examples
+        self.seed = seed
+        self.fixed = fixed
+        self.epoch = torch.zeros((), dtype=torch.long).share_memory_()  # as in DrawnExamples
+
+    def set_epoch(self, epoch: int):
+        if not self.fixed:
+            self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.examples)  # type: ignore[arg-type]  # a TypeError where the stream has none, as callers expect
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch = int(self.epoch)
+        if hasattr(self.examples, "set_epoch"):
+            self.examples.set_epoch(epoch)
+        for example in self.examples:
+            yield {**example, "draw": int(mix(self.seed, epoch, example_key(example), _MASKS))}

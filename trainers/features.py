@@ -31,6 +31,10 @@ TEXT_TOWERS = {
     "metaclip_2_text_model": MetaClip2TextModelWithProjection,
     "siglip_text_model": SiglipTextModel,
 }
+ROWS_OF_A_TRAINED_TOWER = (
+    "`freeze_vision_tower=False` trains the vision tower, but image rows that are kept (`image_embeds`) pass it by: "
+    "keep the pictures with `keep_pixels` (examples with `image` or `pixel_values`), or freeze the tower."
+)
 SHARD = 2048  # rows a file; an interrupted computation goes on after the last whole file
 
 
@@ -184,19 +188,23 @@ def prepare_pairs(
         dataset: as [`load_captioned_images`] gives it.
         teacher: `None` to train without TTDM.
         cache_folder: where features are kept for the next run.
-        flip: keep the rows of mirror images too, one of the two to be drawn in each epoch.
-        keep_pixels: decode and embed pictures at each step instead of once, for data too large to keep rows of.
+        flip: show mirror images too, one of the two to be drawn in each epoch.
+        keep_pixels: decode and embed pictures at each step instead of once, for data too large to keep rows of, and
+            for a vision tower that is trained.
     """
+    if not keep_pixels and not model.config.freeze_vision_tower:
+        raise ValueError(ROWS_OF_A_TRAINED_TOWER)
     index = [row for row, captions in enumerate(dataset["captions"]) for _ in captions]
     texts = [caption for captions in dataset["captions"] for caption in captions]
     columns = [datasets.Dataset.from_dict({"image_index": index, "caption": texts})]
     if teacher is not None:
         columns.append(embed_captions(texts, teacher, cache_folder))
     captions = datasets.concatenate_datasets(columns, axis=1).with_format("numpy")
+    views = 2 if flip else 1
     if keep_pixels:
-        return ImageCaptionPairs(dataset, captions)
+        return ImageCaptionPairs(dataset, captions, views)
     rows = compute_image_rows(dataset, model, processor, cache_folder, flip).with_format("numpy")
-    return ImageCaptionPairs(rows, captions, views=2 if flip else 1, dim=model.config.projection_dim)
+    return ImageCaptionPairs(rows, captions, views, dim=model.config.projection_dim)
 
 
 @torch.no_grad()

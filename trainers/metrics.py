@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,19 +30,61 @@ def balanced_exact_match(predictions: Sequence[str], references: Sequence[str], 
     return sum(sum(hits) / len(hits) for hits in members.values()) / max(len(members), 1)
 
 
-def retrieval_recall(queries: Tensor, candidates: Tensor, relevant: Tensor | None = None, k: int = 1) -> float:
-    """Share of queries with a relevant candidate among the `k` nearest by cosine.
+def retrieval_recall(
+    queries: Tensor,
+    candidates: Tensor,
+    is_relevant: Callable[[Tensor, Tensor], Tensor] = torch.eq,
+    ks: Sequence[int] = (1,),
+    chunk: int = 1024,
+) -> list[float]:
+    """Share of queries with a relevant candidate among the `k` nearest by cosine, for each `k`.
+
+    Similarities are computed for `chunk` queries at a time, so that memory grows with the candidates only.
 
     Args:
         queries: `(queries, dim)`.
         candidates: `(candidates, dim)`.
-        relevant: `(queries, candidates)`, bool; by default query i looks for candidate i.
+        is_relevant: says of places of queries, `(chunk, 1)`, and of candidates, `(chunk, k)`, which belong together,
+            `(chunk, k)`, bool; by default query i looks for candidate i.
     """
-    similarity = F.normalize(queries.float(), dim=-1) @ F.normalize(candidates.float(), dim=-1).T
-    if relevant is None:
-        relevant = torch.eye(*similarity.shape, dtype=torch.bool, device=similarity.device)
-    nearest = similarity.topk(min(k, similarity.shape[1]), dim=1).indices
-    return relevant.gather(1, nearest).any(dim=1).float().mean().item()
+    candidates = F.normalize(candidates.float(), dim=-1)
+    hits = torch.zeros(len(ks), device=queries.device)
+    for first in range(0, len(queries), chunk):
+        similarity = F.normalize(queries[first : first + chunk].float(), dim=-1) @ candidates.T  # (chunk, candidates)
+        nearest = similarity.topk(min(max(ks), len(candidates)), dim=1).indices  # best first
+        places = torch.arange(first, first + len(nearest), device=queries.device)
+        found = is_relevant(places[:, None], nearest)
+        hits += torch.stack([found[:, :k].any(dim=1).sum() for k in ks])
+    return (hits / len(queries)).tolist()
+
+
+def image_text_recall(
+    image_embeds: Tensor, text_embeds: Tensor, picture_keys: Tensor, caption_keys: Tensor, ks: Sequence[int]
+) -> tuple[list[float], list[float]]:
+    """Recall at each `k` of retrieval among pairs: image to text, and text to image.
+
+    As in the protocols of COCO and Flickr30K, a picture stands once among the queries and once among the candidates,
+    however many captions it has, and every caption stands for itself. A caption is right for a picture if it is one of
+    its own, or equal to one of its own.
+
+    Args:
+        image_embeds, text_embeds: `(pairs, dim)`.
+        picture_keys, caption_keys: `(pairs,)`, integers, equal for equal pictures and for equal captions.
+    """
+    pictures, picture_of = picture_keys.unique(return_inverse=True)
+    captions, caption_of = caption_keys.unique(return_inverse=True)
+    places = torch.arange(len(picture_of), device=picture_of.device)
+    first = places.new_full((len(pictures),), len(places)).scatter_reduce(0, picture_of, places, "amin")
+    true = (picture_of * len(captions) + caption_of).unique()  # each picture with each of its captions
+
+    def says_so(pictures: Tensor, pairs: Tensor) -> Tensor:
+        return torch.isin(pictures * len(captions) + caption_of[pairs], true)
+
+    images = image_embeds[first]  # (pictures, dim)
+    return (
+        retrieval_recall(images, text_embeds, says_so, ks),
+        retrieval_recall(text_embeds, images, lambda pairs, pictures: says_so(pictures, pairs), ks),
+    )
 
 
 def word_f1(prediction: str, references: Sequence[str]) -> float:
