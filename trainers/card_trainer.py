@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, has_replay, make_card, write_card
 from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
 
 from .distillation_config import VLKDDistillationConfig
+from .resumable_trainer import ResumableTrainer
+from .trained_on import TrainedOn
 
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class RunFacts:
         eval_pairs, eval_questions: what is evaluated on; the note is the split. Of the role `TRAINED_ON`, they are
             told as such.
         results: metrics that were measured outside of the trainer.
+        trained_on: the training data, for whoever resumes; by default their number.
     """
 
     provenance: Provenance
@@ -51,9 +54,10 @@ class RunFacts:
     eval_pairs: Source = UNNAMED
     eval_questions: Source = UNNAMED
     results: list[EvalResult] = field(default_factory=list)
+    trained_on: TrainedOn | None = None
 
 
-class CardTrainer(Trainer):
+class CardTrainer(ResumableTrainer):
     """Writes VLKD's card where transformers would write its own.
 
     Args:
@@ -67,6 +71,10 @@ class CardTrainer(Trainer):
     def __init__(self, *args: Any, run_facts: RunFacts | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.run_facts = run_facts or RunFacts(Provenance.of_config(self.model.config))
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        return self.run_facts.trained_on or super().trained_on
 
     def create_model_card(
         self,
