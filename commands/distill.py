@@ -21,6 +21,7 @@ from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
 from modeling_vlkd.trainers.features import TextTeacher, embed_sample, prepare_pairs
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import make_question_set, read_questions
+from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
@@ -103,7 +104,7 @@ def main(argv: list[str]) -> int:
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist.")
-    trainer, interrupt = make_trainer(arguments, training, facts_of(arguments, card, argv))
+    trainer, interrupt = make_trainer(arguments, training, facts_of(arguments, card, argv), checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     interrupt.raise_if_interrupted(trainer.state.global_step)
     evaluate_at_the_end(trainer)
@@ -115,11 +116,14 @@ def main(argv: list[str]) -> int:
 
 
 def make_trainer(
-    arguments: DistillArguments, training: VLKDDistillationConfig, facts: RunFacts
+    arguments: DistillArguments, training: VLKDDistillationConfig, facts: RunFacts, checkpoint: str | None
 ) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt]:
-    """Assemble model, data and trainer."""
+    """Assemble model, data and trainer; other data than those of `checkpoint` are refused at once."""
     set_seed(training.seed)
     dataset = load_pairs_of(arguments, arguments.split)
+    facts.trained_on = TrainedOn.of_pairs(arguments.dataset, arguments.split, dataset)
+    if checkpoint is not None:
+        facts.trained_on.refuse_other(checkpoint)
     eval_dataset = load_pairs_of(arguments, arguments.eval_split) if arguments.eval_split else None
     rows = read_questions(arguments.questions) if arguments.questions else None
     model, processor = load_student(arguments)

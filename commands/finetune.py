@@ -11,6 +11,7 @@ from modeling_vlkd.trainers import VLKDDataCollator, answer_accuracy
 from modeling_vlkd.trainers.card_trainer import TRAINED_ON, UNNAMED, VQA, CardTrainer, RunFacts, result_on
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import finetuning_examples, make_question_set, read_questions
+from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
 from .pictures import load_checkpoint
@@ -51,6 +52,9 @@ def main(argv: list[str]) -> int:
     require_writable(training.output_dir)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
     rows = read_questions(arguments.questions)
+    trained_on = TrainedOn.of_questions(arguments.questions, rows)
+    if checkpoint is not None:
+        trained_on.refuse_other(checkpoint)
     eval_rows = read_questions(arguments.eval_questions) if arguments.eval_questions else None
 
     set_seed(training.seed)
@@ -67,7 +71,7 @@ def main(argv: list[str]) -> int:
         eval_dataset=finetuning_examples(eval_questions) if eval_questions else None,
         processing_class=processor,
         callbacks=[interrupt],
-        run_facts=facts_of(arguments, card, argv, len(rows)),
+        run_facts=facts_of(arguments, card, argv, trained_on),
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     interrupt.raise_if_interrupted(trainer.state.global_step)
@@ -82,10 +86,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str], rows: int) -> RunFacts:
+def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str], trained_on: TrainedOn) -> RunFacts:
     """Gather what the model's card has to tell beside what the trainer knows."""
     provenance = Provenance.of_checkpoint(arguments.checkpoint)
-    provenance.add_source(Source.find("questions and answers", arguments.questions, note=f"{rows} questions"))
+    provenance.add_source(
+        Source.find("questions and answers", arguments.questions, note=f"{trained_on.examples} questions")
+    )
     provenance.license = card.license or provenance.license
     provenance.language = card.language or provenance.language
     provenance.commands.append(command_line("finetune", argv))
@@ -93,7 +99,7 @@ def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str],
     if arguments.eval_questions:
         role = TRAINED_ON if Path(arguments.eval_questions).samefile(arguments.questions) else "evaluation"
         evaluated = Source.find(role, arguments.eval_questions)
-    return RunFacts(provenance, eval_questions=evaluated)
+    return RunFacts(provenance, eval_questions=evaluated, trained_on=trained_on)
 
 
 if __name__ == "__main__":

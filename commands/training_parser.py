@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser
-from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_vlkd.trainers.whole_checkpoints import check_named, find_whole_checkpoint
 
 from .parser import Parser
 
@@ -106,12 +107,18 @@ def require_writable(output_dir: str):
 
 
 def checkpoint_to_resume(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
-    """Find the checkpoint to go on from: the one named, the last one for `true`, or none.
+    """Find the checkpoint to go on from: the one named, the last whole one for `true`, or none.
 
     Raises:
-        ValueError: there is none to resume, or one that would be written over.
+        ValueError: there is none to resume, or one that would be written over, or one that is not whole.
     """
-    last = get_last_checkpoint(output_dir) if Path(output_dir).is_dir() else None
+    if resume_from_checkpoint is not None and resume_from_checkpoint.lower() not in ("true", "last"):
+        if not Path(resume_from_checkpoint, "trainer_state.json").is_file():
+            raise ValueError(
+                f"{resume_from_checkpoint} is no checkpoint of a training run; name a checkpoint-… folder."
+            )
+        return str(check_named(resume_from_checkpoint))
+    last = find_whole_checkpoint(output_dir)
     if resume_from_checkpoint is None:
         if last is not None:
             raise ValueError(
@@ -119,10 +126,6 @@ def checkpoint_to_resume(output_dir: str, resume_from_checkpoint: str | None) ->
                 "choose another --output_dir."
             )
         return None
-    if resume_from_checkpoint.lower() in ("true", "last"):
-        if last is None:
-            raise ValueError(f"{output_dir} holds no checkpoint to resume from; leave --resume_from_checkpoint out.")
-        return last
-    if not Path(resume_from_checkpoint, "trainer_state.json").is_file():
-        raise ValueError(f"{resume_from_checkpoint} is no checkpoint of a training run; name a checkpoint-… folder.")
-    return resume_from_checkpoint
+    if last is None:
+        raise ValueError(f"{output_dir} holds no checkpoint to resume from; leave --resume_from_checkpoint out.")
+    return str(last)

@@ -1,5 +1,7 @@
 import csv
 import errno
+import os
+import re
 import shutil
 import signal
 import tempfile
@@ -151,6 +153,60 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(arguments, tmp_path, ca
     assert main(["distill", *arguments, "--resume_from_checkpoint", "true"]) == 0
     [command] = card_in(tmp_path / "out").data.vlkd["commands"]
     assert command == command_line("distill", arguments)  # which a stranger can repeat
+
+
+def test_a_damaged_checkpoint_is_one_line_or_passed_over(arguments, tmp_path, capsys, caplog):
+    out, resume = tmp_path / "out", "--resume_from_checkpoint"
+    assert main(["distill", *arguments, "--save_steps", "2"]) == 0
+    os.truncate(out / "checkpoint-4" / "model.safetensors", 1000)
+    capsys.readouterr()
+    assert main(["distill", *arguments, resume, str(out / "checkpoint-4")]) == 2
+    assert capsys.readouterr().err.strip() == (
+        f"vlkd distill: error: {out}/checkpoint-4/model.safetensors is truncated or damaged; "
+        "name another checkpoint, or `true` for the last whole one of the run."
+    )
+    assert main(["distill", *arguments, resume, "true"]) == 0
+    assert f"going on from {out / 'checkpoint-2'}." in caplog.text
+    for name in ("checkpoint-2", "checkpoint-4"):
+        (out / name / "trainer_state.json").write_text("")
+    for flags in ([], [resume, "true"]):
+        capsys.readouterr()
+        assert main(["distill", *arguments, *flags]) == 2
+        [error] = capsys.readouterr().err.strip().splitlines()
+        assert f"{out} holds no whole checkpoint: {out}/checkpoint-4/trainer_state.json is truncated" in error
+
+
+def test_what_a_killed_run_did_not_finish_is_no_run_to_go_on_with(arguments, tmp_path, capsys):
+    """It may begin anew in the same folder."""
+    unfinished = tmp_path / "out" / "_unfinished" / "checkpoint-2"
+    unfinished.mkdir(parents=True)
+    assert main(["distill", *arguments, "--resume_from_checkpoint", "true"]) == 2
+    assert "holds no checkpoint to resume from; leave --resume_from_checkpoint out" in capsys.readouterr().err
+    assert main(["distill", *arguments, "--save_steps", "2"]) == 0
+    assert not unfinished.parent.exists()
+
+
+def test_a_run_does_not_go_on_with_other_pictures(world, arguments, tmp_path, capsys, monkeypatch):
+    """Nothing of the models is read before that is known."""
+    assert main(["distill", *arguments, "--save_steps", "2"]) == 0
+    others = tmp_path / "others"
+    shutil.copytree(world / "pictures", others)
+    resume = ["--max_steps", "5", "--resume_from_checkpoint", "true"]
+    assert main(["distill", *arguments, *resume, "--dataset", str(others)]) == 0  # the same pictures elsewhere
+    table = others / "metadata.csv"
+    table.write_text(table.read_text().replace("red", "green"))
+    before = sorted((tmp_path / "out").rglob("*"))
+    capsys.readouterr()
+    monkeypatch.setattr(distill, "load_student", None)
+    assert main(["distill", *arguments, *resume, "--dataset", str(others)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"vlkd distill: error: (\S+/out/checkpoint-5) was trained on others, split train \(12 examples, \w{8}\), "
+        r"and not on others, split train \(12 examples, \w{8}\); give the same data, or begin anew from its model "
+        r"\(`--checkpoint \1`\) in another output_dir\.",
+        error,
+    )
+    assert sorted((tmp_path / "out").rglob("*")) == before
 
 
 @pytest.fixture(scope="module")
@@ -356,6 +412,24 @@ def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "of 12 questions answered right" in output
     VLKDForConditionalGeneration.from_pretrained(tmp_path / "tuned")
+
+
+def test_finetuning_does_not_go_on_with_other_questions(world, converted, tmp_path, capsys):
+    flags = ["--checkpoint", converted / "student", "--output_dir", tmp_path / "tuned", "--use_cpu", "true"]
+    flags += ["--report_to", "none", "--save_steps", "1"]
+    tune = ["finetune", *map(str, flags)]
+    questions = ["--questions", str(world / "questions.csv")]
+    assert main([*tune, *questions, "--max_steps", "1"]) == 0
+    more = ["--max_steps", "2", "--resume_from_checkpoint", "true"]
+    table = (world / "questions.csv").read_text().replace("pictures/", f"{world}/pictures/")
+    (tmp_path / "others.csv").write_text(table.replace("red", "green"))
+    capsys.readouterr()
+    assert main([*tune, *more, "--questions", str(tmp_path / "others.csv")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{tmp_path}/tuned/checkpoint-1 was trained on questions.csv (12 examples, " in error
+    assert "and not on others.csv (12 examples, " in error
+    assert main([*tune, *more, *questions]) == 0
+    assert (tmp_path / "tuned" / "checkpoint-2").is_dir()
 
 
 def test_finetune_names_what_is_wrong(world, tmp_path, capsys):

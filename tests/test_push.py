@@ -117,7 +117,9 @@ settings |= dict(push_to_hub=True, learning_rate=0.0, disable_tqdm=True)  # noth
 pictures = torch.rand(2, 3, 64, 64)
 
 pairs = [dict(pixel_values=picture, caption="a box.", text_teacher_embeds=torch.ones(12)) for picture in pictures]
-arguments = VLKDDistillationConfig("distilled", **settings, init_image_to_decoder=False)
+arguments = VLKDDistillationConfig(
+    "distilled", **settings, init_image_to_decoder=False, hub_strategy="all_checkpoints"
+)
 trainer = VLKDDistillationTrainer(model, arguments, train_dataset=pairs, processing_class=processor)
 trainer.train()
 trainer.push_to_hub()
@@ -239,6 +241,15 @@ def test_what_trainers_push_while_they_train_has_the_code_already(name: str, hub
     assert len(commits) >= 3  # the repository itself, in training, at the end
     for files in commits[1:]:
         assert {"model.safetensors", "modeling_vlkd.py", "pipeline_vlkd.py", "vision_towers_vlkd.py"} <= files
+
+
+def test_a_checkpoint_is_pushed_whole_and_under_its_name(hub: LoopbackHub, place: Path, pushed: dict):
+    """It is written under another name, which it no longer has by then."""
+    kept = {path.name for path in (place / "distilled" / "checkpoint-1").iterdir()}
+    folders = {path.rpartition("/")[0] for path in hub.repos["alice/distilled"].files}
+    assert folders == {"", "checkpoint-1"}
+    assert {f"checkpoint-1/{name}" for name in kept} <= set(hub.repos["alice/distilled"].files)
+    assert {"trainer_state.json", "trained_on.json", "optimizer.pt"} <= kept
 
 
 def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed: dict):

@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 from torch import nn
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, has_replay, make_card, write_card
@@ -16,6 +16,8 @@ from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, 
 
 from .distillation_config import VLKDDistillationConfig
 from .pair_evaluation import RECALL_AT, recall_name
+from .resumable_trainer import ResumableTrainer
+from .trained_on import TrainedOn
 
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class RunFacts:
         eval_pairs, eval_questions: what is evaluated on; the note is the split. Of the role `TRAINED_ON`, they are
             told as such.
         results: metrics that were measured outside of the trainer.
+        trained_on: the training data, for whoever resumes; by default their number.
     """
 
     provenance: Provenance
@@ -57,9 +60,10 @@ class RunFacts:
     eval_pairs: Source = UNNAMED
     eval_questions: Source = UNNAMED
     results: list[EvalResult] = field(default_factory=list)
+    trained_on: TrainedOn | None = None
 
 
-class CardTrainer(Trainer):
+class CardTrainer(ResumableTrainer):
     """Writes VLKD's card where transformers would write its own.
 
     Args:
@@ -73,6 +77,10 @@ class CardTrainer(Trainer):
     def __init__(self, *args: Any, run_facts: RunFacts | None = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.run_facts = run_facts or RunFacts(Provenance.of_config(self.model.config))
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        return self.run_facts.trained_on or super().trained_on
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Keep the temperature, which a finetuning has no use for, from shrinking in it."""

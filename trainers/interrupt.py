@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+import torch
+from accelerate.utils import reduce
 from transformers import TrainerCallback
 
 
@@ -24,6 +26,8 @@ class SaveOnInterrupt(TrainerCallback):
         signal.signal(signal.SIGINT, self.previous)
 
     def on_step_end(self, args, state, control, **kwargs):
+        if args.world_size > 1:  # it may have reached one process a step earlier; they write a checkpoint together
+            self.interrupted = bool(reduce(torch.tensor(int(self.interrupted), device=args.device), reduction="sum"))
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 
