@@ -6,6 +6,8 @@ The paper does not say which (arXiv:2203.06386), and it depends on the data; so 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import datasets
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -13,7 +15,12 @@ from transformers import PreTrainedModel
 from modeling_vlkd.generation_vlkd import generate_captions
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 
+from .data import open_row
 from .metrics import word_f1
+
+
+MOST_PICTURES = 200  # enough to tell 3 % of word F1 apart
+SHARE = 0.05  # of the pictures that are held back where nobody says how many
 
 
 @dataclass(frozen=True)
@@ -64,3 +71,42 @@ def choose_decoding(
     model.generation_config.force_prefix = trial.force_prefix
     model.generation_config._from_model_config = False  # of one that was, transformers reads no field of ours back
     return trial
+
+
+def hold_back(
+    dataset: datasets.Dataset, count: int | None, seed: int
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Set pictures apart that are not trained on: what is left, and these, chosen by the seed.
+
+    Args:
+        dataset: as [`load_captioned_images`] gives it.
+        count: by default a twentieth of the pictures, at most 200. With 0, or of fewer than 20, none are.
+    """
+    if count is None:
+        count = min(int(SHARE * len(dataset)), MOST_PICTURES)
+    if count == 0:
+        return dataset, None
+    if not 0 < count < len(dataset):
+        raise ValueError(f"hold_back={count}: give a number of pictures below the {len(dataset)} that there are.")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
+
+
+@torch.no_grad()
+def choose_decoding_on(
+    dataset: datasets.Dataset, model: PreTrainedModel, processor: VLKDProcessor, batch_size: int = 64
+) -> DecodingTrial:
+    """Choose the decoding on captioned pictures, the first 200 of them at most; see `choose_decoding`.
+
+    Args:
+        dataset: as [`load_captioned_images`] gives it.
+    """
+    was_training = model.training
+    model.eval()
+    count, parts = min(len(dataset), MOST_PICTURES), []
+    for first in range(0, count, batch_size):
+        pictures = [open_row(dataset, row) for row in range(first, min(first + batch_size, count))]
+        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        parts.append(model.get_image_rows(pixels.to(model.device)).float())
+    model.train(was_training)
+    return choose_decoding(model, processor, torch.cat(parts), dataset[:count]["captions"], batch_size)

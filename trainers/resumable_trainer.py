@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 
 from .trained_on import TrainedOn
 from .whole_checkpoints import (
@@ -31,7 +30,7 @@ class ResumableTrainer(Trainer):
     @property
     def trained_on(self) -> TrainedOn:
         """What the run learns from, as far as the data tell."""
-        return TrainedOn(len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None)
+        return TrainedOn(len(self.train_dataset) if has_length(self.train_dataset) else None)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
         """Trains, and goes on from a checkpoint if one is given, or from the last whole one with True.
