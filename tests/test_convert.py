@@ -435,6 +435,8 @@ def test_output_that_exists_is_not_touched(workplace, capsys):
         (["--license", "MIT License"], "expected an identifier such as apache-2.0, got 'MIT License'"),
         (["--seed", "x"], "invalid int value: 'x'"),
         (["--vison", "x"], "did you mean --vision?"),
+        (["--vison=/a/path/longer/than/the/flag"], "did you mean --vision?"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; see `vlkd convert --help`"),
     ],
 )
 def test_bad_arguments_get_one_line(more, message, workplace, capsys):
