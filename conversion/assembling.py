@@ -8,17 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, make_card, write_card
 from modeling_vlkd.provenance import Provenance, Source, public_words, read_metadata, stated_languages
 
-from .bart_source import BartSource
-from .errors import ConversionError, UnsupportedError, first_line
+from .bart_source import BartSource, no_mask_error
+from .errors import ConversionError, UnsupportedError, blaming, first_line
 from .proof import (
     Check,
     LanguageProbe,
@@ -101,9 +104,29 @@ def save_tower(model: PreTrainedModel, folder: Path):
     model.save_pretrained(folder)
 
 
+def check_preprocessing(source: CLIPSource, processor: BaseImageProcessor, tower: PreTrainedModel):
+    """Prepares a picture as the tower will see it, before the tower stumbles over it.
+
+    Raises:
+        ConversionError: the preprocessing fails, or gives pictures of another size, or no numbers.
+    """
+    remedy = "take the preprocessing that came with the weights"
+    with blaming(source.preprocessing, remedy), np.errstate(all="ignore"):  # a division by zero is found below
+        pixels = processor(Image.new("RGB", (31, 23), "gray"), return_tensors="pt")["pixel_values"]  # (1, 3, h, w)
+    size = tower.config.image_size
+    if tuple(pixels.shape[-2:]) != (size, size):
+        got = " x ".join(map(str, pixels.shape[-2:]))
+        raise ConversionError(
+            f"{source.preprocessing}: makes pictures of {got}, but the tower sees {size} x {size}; {remedy}."
+        )
+    if not pixels.isfinite().all():
+        raise ConversionError(f"{source.preprocessing}: makes of a picture what is no numbers; {remedy}.")
+
+
 def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionProbe:
     """Writes the vision tower and its preprocessing in transformers' format, and asks the original for the proof."""
     processor, tower = source.image_processor(), source.vision_tower()
+    check_preprocessing(source, processor, tower)
     report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
     save_tower(tower, folder)
     processor.save_pretrained(folder)
@@ -148,8 +171,13 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
     """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
     tokenizer, model = source.tokenizer(), source.model()
     entries, embedded = len(tokenizer), model.config.vocab_size
+    if tokenizer.mask_token_id is None or tokenizer.mask_token_id == entries - 1 == embedded:
+        raise no_mask_error(source.name, embedded)
     if entries > embedded:
-        raise ConversionError(f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}.")
+        raise ConversionError(
+            f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}; take the tokenizer "
+            "that came with the weights."
+        )
     report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
     save_tower(model, folder)
     tokenizer.save_pretrained(folder)
