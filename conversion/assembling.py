@@ -7,13 +7,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
@@ -98,10 +99,23 @@ def staged(target: Path) -> Iterator[Path]:
         raise ConversionError(f"Writing {target} failed: {reason}. Nothing was left behind.") from error
 
 
+def forget_code(settings: dict[str, Any]):
+    """Takes away what names python files of the source: they are neither run nor copied, so nobody could load them."""
+    for name in ("auto_map", "custom_pipelines"):
+        settings.pop(name, None)
+
+
 def save_tower(model: PreTrainedModel, folder: Path):
     """Writes a model without the traces of where it came from, which would differ from run to run."""
     model.config._name_or_path = ""
+    forget_code(vars(model.config))
     model.save_pretrained(folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path):
+    """Writes a tokenizer as those of transformers are."""
+    forget_code(tokenizer.init_kwargs)
+    tokenizer.save_pretrained(folder)
 
 
 def check_preprocessing(source: CLIPSource, processor: BaseImageProcessor, tower: PreTrainedModel):
@@ -129,6 +143,7 @@ def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionPr
     check_preprocessing(source, processor, tower)
     report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
     save_tower(tower, folder)
+    forget_code(vars(processor))
     processor.save_pretrained(folder)
     del tower  # before the original comes: one at a time in memory
     return probe_vision(source.vision_reference())
@@ -156,7 +171,7 @@ def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
     report.parts.append(part_of("text teacher", f"{source.name} ({source.format})", destination, teacher))
     if folder is not None:
         save_tower(teacher, folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
     del teacher  # before the original comes: one at a time in memory
     report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), converted)
 
@@ -180,7 +195,7 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
         )
     report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
     save_tower(model, folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     return probe_language(model)
 
 
