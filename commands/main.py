@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 from modeling_vlkd import __version__
+from modeling_vlkd.conversion.errors import first_line
 
 
 SUBCOMMANDS = {
@@ -67,15 +68,14 @@ def run(name: str, argv: list[str]) -> int:
     try:
         return import_module(f"modeling_vlkd.commands.{name}").main(argv) or 0
     except StrictDataclassError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(first_line(error)) from error
 
 
 def one_line(error: Exception) -> str:
-    """Gives an error as one line: the first of a long message, or what the system said and about which file."""
+    """Gives an error as one line: what is to be said of it, or what the system said and about which file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)
 
 
 def complain(program: str, message: str) -> int:

@@ -7,18 +7,22 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, make_card, write_card
 from modeling_vlkd.provenance import Provenance, Source, public_words, read_metadata, stated_languages
 
-from .bart_source import BartSource
-from .errors import ConversionError, UnsupportedError, first_line
+from .bart_source import BartSource, no_mask_error
+from .errors import ConversionError, UnsupportedError, blaming, first_line
 from .proof import (
     Check,
     LanguageProbe,
@@ -95,17 +99,51 @@ def staged(target: Path) -> Iterator[Path]:
         raise ConversionError(f"Writing {target} failed: {reason}. Nothing was left behind.") from error
 
 
+def forget_code(settings: dict[str, Any]):
+    """Takes away what names python files of the source: they are neither run nor copied, so nobody could load them."""
+    for name in ("auto_map", "custom_pipelines"):
+        settings.pop(name, None)
+
+
 def save_tower(model: PreTrainedModel, folder: Path):
     """Writes a model without the traces of where it came from, which would differ from run to run."""
     model.config._name_or_path = ""
+    forget_code(vars(model.config))
     model.save_pretrained(folder)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path):
+    """Writes a tokenizer as those of transformers are."""
+    forget_code(tokenizer.init_kwargs)
+    tokenizer.save_pretrained(folder)
+
+
+def check_preprocessing(source: CLIPSource, processor: BaseImageProcessor, tower: PreTrainedModel):
+    """Prepares a picture as the tower will see it, before the tower stumbles over it.
+
+    Raises:
+        ConversionError: the preprocessing fails, or gives pictures of another size, or no numbers.
+    """
+    remedy = "take the preprocessing that came with the weights"
+    with blaming(source.preprocessing, remedy), np.errstate(all="ignore"):  # a division by zero is found below
+        pixels = processor(Image.new("RGB", (31, 23), "gray"), return_tensors="pt")["pixel_values"]  # (1, 3, h, w)
+    size = tower.config.image_size
+    if tuple(pixels.shape[-2:]) != (size, size):
+        got = " x ".join(map(str, pixels.shape[-2:]))
+        raise ConversionError(
+            f"{source.preprocessing}: makes pictures of {got}, but the tower sees {size} x {size}; {remedy}."
+        )
+    if not pixels.isfinite().all():
+        raise ConversionError(f"{source.preprocessing}: makes of a picture what is no numbers; {remedy}.")
 
 
 def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionProbe:
     """Writes the vision tower and its preprocessing in transformers' format, and asks the original for the proof."""
     processor, tower = source.image_processor(), source.vision_tower()
+    check_preprocessing(source, processor, tower)
     report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
     save_tower(tower, folder)
+    forget_code(vars(processor))
     processor.save_pretrained(folder)
     del tower  # before the original comes: one at a time in memory
     return probe_vision(source.vision_reference())
@@ -133,7 +171,7 @@ def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
     report.parts.append(part_of("text teacher", f"{source.name} ({source.format})", destination, teacher))
     if folder is not None:
         save_tower(teacher, folder)
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
     del teacher  # before the original comes: one at a time in memory
     report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), converted)
 
@@ -148,11 +186,16 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
     """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
     tokenizer, model = source.tokenizer(), source.model()
     entries, embedded = len(tokenizer), model.config.vocab_size
+    if tokenizer.mask_token_id is None or tokenizer.mask_token_id == entries - 1 == embedded:
+        raise no_mask_error(source.name, embedded)
     if entries > embedded:
-        raise ConversionError(f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}.")
+        raise ConversionError(
+            f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}; take the tokenizer "
+            "that came with the weights."
+        )
     report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
     save_tower(model, folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     return probe_language(model)
 
 

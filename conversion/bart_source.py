@@ -1,15 +1,34 @@
 """BARTs in transformers' format."""
 
 from pathlib import Path
+from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BartConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_vlkd.configuration_vlkd import check_text_config
 from modeling_vlkd.language_models_vlkd import LANGUAGE_MODELS
 
 from .errors import ConversionError
 from .sources import load_tokenizer, read_json
-from .transformers_source import load_strictly
+from .strict_loading import CONFIG_REMEDY, check_folder, load_strictly
+
+
+def no_mask_error(name: str, embedded: int) -> ConversionError:
+    """Says of a BART that it was finetuned without the token into which VLKD has it write."""
+    return ConversionError(
+        f"{name}: it has no <mask> among the {embedded} tokens that it embeds, as bart.large.cnn and bart.large.xsum, "
+        "which were finetuned without one; take bart.large instead, from which they come (facebook/bart-large)."
+    )
+
+
+def check_token_ids(settings: dict[str, Any], vocab_size: int, path: Path):
+    """Refuses a token with a part in every text, such as the padding, that the model does not embed."""
+    for name, value in settings.items():
+        is_id = name.endswith("_token_id") and isinstance(value, int)
+        if is_id and not 0 <= value < vocab_size:
+            raise ConversionError(
+                f"{path}: {name} is {value}, but the model embeds the tokens 0 to {vocab_size - 1}; {CONFIG_REMEDY}."
+            )
 
 
 class BartSource:
@@ -28,6 +47,17 @@ class BartSource:
             raise ConversionError(str(error)) from error
         self.name, self.folder, self.model_type = name, folder, config["model_type"]
         self.format = f"transformers {self.model_type}"
+        check_folder(LANGUAGE_MODELS[self.model_type].head_class, folder)
+        if not isinstance(config.get("eos_token_id", 2), int):
+            raise ConversionError(
+                f"{folder / 'config.json'}: eos_token_id is {config['eos_token_id']!r}, and BART has one token at "
+                f"the end of a text; {CONFIG_REMEDY}."
+            )
+        for file in ("config.json", "generation_config.json"):
+            if (folder / file).is_file():
+                check_token_ids(
+                    read_json(folder / file), config.get("vocab_size", BartConfig.vocab_size), folder / file
+                )
 
     def model(self) -> PreTrainedModel:
         return load_strictly(LANGUAGE_MODELS[self.model_type].head_class, self.folder)

@@ -1,6 +1,7 @@
 """Opens checkpoint files as mappings from names to tensors, whatever their format, and executes none of them."""
 
 import argparse
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from safetensors import safe_open
 from .errors import ConversionError, explained
 from .tensor_mapping import TensorMapping
 from .torchscript import TorchScriptTensors
+
+
+WEIGHTS_REMEDY = "give the file with the model's weights, or download it again"
 
 
 class SafetensorsFile(TensorMapping):
@@ -53,7 +57,8 @@ def open_checkpoint(path: str | Path) -> Any:
             return SafetensorsFile(path)
         if head[:1] == b"\x80":
             return load_pickle(path)
-    raise ConversionError(f"{path}: neither safetensors nor a PyTorch checkpoint; it begins with {head[:8]!r}.")
+    found = f"it begins with {head[:8]!r}" if head else "it is empty"
+    raise ConversionError(f"{path}: neither safetensors nor a PyTorch checkpoint; {found}. Download it again.")
 
 
 def open_zip(path: Path) -> Any:
@@ -68,7 +73,8 @@ def open_zip(path: Path) -> Any:
 
 def load_pickle(path: Path, mmap: bool = False) -> Any:
     """Unpickles data only; an `argparse.Namespace`, in which fairseq keeps its command line, is data."""
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd bytes, which end in an error or do no harm
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
@@ -82,12 +88,14 @@ def find_state_dict(content: Any, path: str | Path) -> Mapping[str, torch.Tensor
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
-        raise ConversionError(f"{path}: holds no state dict but {type(content).__name__}.")
+        raise ConversionError(f"{path}: holds no state dict but {type(content).__name__}; {WEIGHTS_REMEDY}.")
     if isinstance(content, (TorchScriptTensors, SafetensorsFile)):
         return content
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise ConversionError(f"{path}: {key!r} holds {type(value).__name__} where a tensor was expected.")
+            raise ConversionError(
+                f"{path}: {key!r} holds {type(value).__name__} where a tensor was expected; {WEIGHTS_REMEDY}."
+            )
     if all(key.startswith("module.") for key in content):
         return {key.removeprefix("module."): tensor for key, tensor in content.items()}
     return content

@@ -2,12 +2,9 @@
 
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 
 class ConversionError(ValueError):
@@ -30,11 +27,14 @@ class StateDictError(ConversionError, KeyError):
 
 
 def first_line(error: Exception) -> str:
-    """Gives an error as one line; of a refused pickle, what it asked for."""
+    """Gives an error as one line: the first one with something to say; of a refused pickle, what it asked for."""
     if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it asks for {found[1]}, which is not data; nothing of it was executed"
+    if type(error) is KeyError:  # says nothing but the key
+        return f"there is no {error}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    last = next((number for number, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
+    return " ".join(lines[: last + 1]) or type(error).__name__  # after "Validation error for field 'x':" the reason
 
 
 @contextmanager
@@ -48,7 +48,25 @@ def explained(path: Path) -> Iterator[None]:
         if "GLOBAL" in str(error):
             raise ConversionError(f"{path}: refused: {first_line(error)}.") from error
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
-    except (SafetensorError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, TypeError) as error:
-        raise ConversionError(f"{path}: truncated or damaged ({first_line(error)}); download it again.") from error
-    except (KeyError, IndexError, AttributeError, OverflowError) as error:
+    except (LookupError, AttributeError, OverflowError, MemoryError) as error:
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
+    except Exception as error:  # there is no end to what damage makes a reader raise: EOFError, struct.error, ...
+        raise ConversionError(f"{path}: truncated or damaged ({first_line(error)}); download it again.") from error
+
+
+@contextmanager
+def blaming(source: str | Path, remedy: str) -> Iterator[None]:
+    """Turns what libraries raise over a damaged source into one line with its name, the reason and the remedy.
+
+    They stumble somewhere in the middle, over a ZeroDivisionError or an AttributeError, and readers written in Rust
+    raise a bare Exception; so nothing but this source may be read inside. Our own errors say what to do; they get the
+    name if they lack it.
+    """
+    try:
+        yield
+    except ConversionError as error:
+        if str(source) in str(error):
+            raise
+        raise type(error)(f"{source}: {error}") from error
+    except Exception as error:
+        raise ConversionError(f"{source}: {first_line(error).rstrip('.')}; {remedy}.") from error

@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import AddedToken, BartConfig, BartForConditionalGeneration, BartTokenizer, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
-from .bart_source import BartSource
+from .bart_source import BartSource, no_mask_error
 from .checkpoints import find_state_dict, open_checkpoint
-from .errors import ConversionError
+from .errors import ConversionError, blaming
 from .state_dicts import Rule, convert_state_dict
+from .strict_loading import check_sizes
 
 
 FAIRSEQ_RULES = [
@@ -30,6 +31,11 @@ FAIRSEQ_OTHER_KEYS = ["decoder.embed_tokens.weight", "decoder.output_projection.
 FAIRSEQ_OTHER_KEYS += [f"{side}.{mark}" for side in ("encoder", "decoder") for mark in ("version", "_float_tensor")]
 FAIRSEQ_OTHER_KEYS += [f"{side}.embed_positions._float_tensor" for side in ("encoder", "decoder")]
 SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # come first in every fairseq dictionary, not in its file
+# What tells the architecture, each a matrix.
+TELLING_KEYS = ["encoder.embed_tokens.weight", "encoder.embed_positions.weight"]
+TELLING_KEYS += [f"{side}.layers.0.fc1.weight" for side in ("encoder", "decoder")]
+DICTIONARY_REMEDY = "take the dict.txt that came with this model"
+MERGES_REMEDY = "take GPT-2's, which came with this model"
 HEAD_SIZE = 64  # of every published BART; shapes do not tell
 
 
@@ -47,28 +53,34 @@ class FairseqBartSource(BartSource):
         content = open_checkpoint(folder / "model.pt")
         self.tensors = find_state_dict(content, folder / "model.pt")
         self.arguments = fairseq_arguments(content)
-        for key in ("encoder.embed_tokens.weight", "encoder.embed_positions.weight", "encoder.layers.0.fc1.weight"):
-            if key not in self.tensors:
-                raise ConversionError(f"{folder / 'model.pt'} is no BART: {key!r} is missing.")
+        for key in TELLING_KEYS:
+            if key not in self.tensors or self.tensors[key].ndim != 2:
+                fault = "no matrix" if key in self.tensors else "missing"
+                raise ConversionError(f"{folder / 'model.pt'} is no BART: {key!r} is {fault}; give bart.large's.")
 
     def model(self) -> BartForConditionalGeneration:
-        tensors = self.tensors
-        config = fairseq_config(tensors, self.arguments)
+        tensors, path = self.tensors, self.folder / "model.pt"
+        with blaming(path, "download it again"):
+            config = fairseq_config(tensors, self.arguments)
+            check_sizes(config.to_dict(), path)
+            with no_init_weights():
+                model = BartForConditionalGeneration(config)
         entries = len(SPECIAL_TOKENS) + len(self.dictionary) + 1
+        if config.vocab_size == entries - 1:
+            raise no_mask_error(str(path), config.vocab_size)
         if entries != config.vocab_size:
             raise ConversionError(
                 f"{self.folder / 'dict.txt'}: gives {entries} tokens, but model.pt embeds {config.vocab_size}; "
-                "take the dict.txt that came with this model."
+                f"{DICTIONARY_REMEDY}."
             )
-        with no_init_weights():
-            model = BartForConditionalGeneration(config)
         model.tie_weights()  # so that each matrix stands once among the parameters
         model.final_logits_bias.zero_()
-        converted = convert_state_dict(tensors, FAIRSEQ_RULES, dict(model.named_parameters()), FAIRSEQ_OTHER_KEYS)
+        with blaming(path, "download it again"):
+            converted = convert_state_dict(tensors, FAIRSEQ_RULES, dict(model.named_parameters()), FAIRSEQ_OTHER_KEYS)
         for key in ("decoder.embed_tokens.weight", "decoder.output_projection.weight"):
             if key in tensors and not torch.equal(tensors[key], tensors["encoder.embed_tokens.weight"]):
                 raise ConversionError(
-                    f"{self.name}: {key!r} differs from 'encoder.embed_tokens.weight'; BART ties them."
+                    f"{path}: {key!r} differs from 'encoder.embed_tokens.weight', and BART ties them; give a BART."
                 )
         model.load_state_dict(converted, assign=True, strict=False)  # strict already: every parameter was converted
         model.tie_weights()
@@ -86,12 +98,13 @@ class FairseqBartSource(BartSource):
         for line, entry in enumerate(self.dictionary, start=1):
             if not entry.isdigit() and not entry.startswith("madeupword"):
                 raise ConversionError(
-                    f"{self.folder / 'dict.txt'}, line {line}: {entry!r} is no number of GPT-2's BPE."
+                    f"{self.folder / 'dict.txt'}, line {line}: {entry!r} is no number of GPT-2's BPE; "
+                    f"{DICTIONARY_REMEDY}."
                 )
             if entry.isdigit() and int(entry) >= len(pieces):
                 raise ConversionError(
                     f"{self.folder / 'dict.txt'}, line {line}: {entry} is beyond the {len(pieces)} pieces of "
-                    f"{paths[0].name}."
+                    f"{paths[0].name}; take both from one model."
                 )
             vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
         vocabulary["<mask>"] = len(vocabulary)
@@ -99,7 +112,9 @@ class FairseqBartSource(BartSource):
             "<mask>", lstrip=True, special=True
         )  # takes the space before it, as a word's first piece does
         length = count_positions(self.tensors)
-        return BartTokenizer(vocab=vocabulary, merges=merges, mask_token=mask, model_max_length=length)
+        with blaming(paths[0], MERGES_REMEDY):
+            tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, mask_token=mask, model_max_length=length)
+        return tokenizer
 
 
 def read_fairseq_dictionary(path: Path) -> list[str]:
@@ -110,12 +125,12 @@ def read_fairseq_dictionary(path: Path) -> list[str]:
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         entry, _, count = line.rpartition(" ")
         if not entry or not count.isdigit():
-            raise ConversionError(f"{path}, line {number}: expected an entry and its count, got {line[:40]!r}.")
+            raise ConversionError(
+                f"{path}, line {number}: expected an entry and its count, got {line[:40]!r}; {DICTIONARY_REMEDY}."
+            )
         entries.append(entry)
     if len(set(entries)) < len(entries) or not entries:
-        raise ConversionError(
-            f"{path}: is empty or names an entry twice; take the dict.txt that came with this model."
-        )
+        raise ConversionError(f"{path}: is empty or names an entry twice; {DICTIONARY_REMEDY}.")
     return entries
 
 
@@ -127,7 +142,7 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
             continue
         pair = tuple(line.split(" "))
         if len(pair) != 2:
-            raise ConversionError(f"{path}, line {number}: expected a pair, got {line[:40]!r}.")
+            raise ConversionError(f"{path}, line {number}: expected a pair, got {line[:40]!r}; {MERGES_REMEDY}.")
         merges.append(pair)
     return merges
 

@@ -122,6 +122,9 @@ def openai_model_cfg(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     if missing := [key for key in [*needed, stem, position_key] if key not in tensors]:
         raise ConversionError(f"is no CLIP as OpenAI published them: {missing[0]!r} is missing")
     shapes = {key: tuple(tensors[key].shape) for key in [*needed, stem, position_key]}
+    for key, shape in shapes.items():
+        if 0 in shape or len(shape) != {"ln_final.weight": 1, stem: 4}.get(key, 2):
+            raise ConversionError(f"is no CLIP as OpenAI published them: {key!r} has shape {shape}")
     grid = round((shapes[position_key][0] - 1) ** 0.5)
     if grid**2 + 1 != shapes[position_key][0]:
         raise ConversionError(f"{position_key!r} has {shapes[position_key][0]} rows, which is no square and one")

@@ -29,16 +29,19 @@ from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithPro
 from .checkpoints import find_state_dict, open_checkpoint, open_state_dict
 from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
 from .clip_tokenizers import build_clip_tokenizer
-from .errors import ConversionError, UnsupportedError, first_line
+from .errors import ConversionError, UnsupportedError, blaming, first_line
 from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
 from .state_dicts import Rule, convert_state_dict
+from .strict_loading import check_sizes
 from .tensor_mapping import TensorMapping
 
 
 # Known and not needed: the temperature, SigLIP's bias, the sizes that OpenAI's archives carry, and causal masks.
 OTHER_KEYS = ["logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size", "attn_mask"]
 OTHER_KEYS += [f"{tower}transformer.resblocks.{{n}}.attn_mask" for tower in ("", "visual.")]
+CONFIG_FILE = "open_clip_config.json"
+MODEL_REMEDY = "take weights and configuration of one model, or download them again"
 WEIGHT_FILES = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"]
 MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
 MODEL_SETTINGS |= {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
@@ -92,7 +95,9 @@ class OpenCLIPSource(CLIPSource):
         folder: Path | None = None,
     ):
         self.name, self.format, self.folder = name, format, folder
+        self.preprocessing = name if folder is None else str(folder / CONFIG_FILE)
         self.model_cfg, self.preprocess, self.tensors = model_cfg, preprocess, tensors
+        check_sizes(model_cfg, self.preprocessing, "model_cfg.")
         if missing := {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg):
             raise ConversionError(f"{name}: its model configuration lacks {', '.join(sorted(missing))}.")
         if other := set(model_cfg) - MODEL_SETTINGS:
@@ -109,17 +114,20 @@ class OpenCLIPSource(CLIPSource):
         return Selection(self.tensors, lambda key: key.startswith("visual.") == is_vision)
 
     def vision_tower(self) -> PreTrainedModel:
-        config, tensors = vision_config(self.model_cfg), self.select(is_vision=True)
-        if isinstance(config, CLIPResNetVisionConfig):
-            return build_model(CLIPResNetVisionModelWithProjection, config, tensors, RESNET_RULES)
-        return build_model(CLIPVisionModelWithProjection, config, tensors, VISION_TRANSFORMER_RULES)
+        with blaming(self.name, MODEL_REMEDY):
+            config, tensors = vision_config(self.model_cfg), self.select(is_vision=True)
+            if isinstance(config, CLIPResNetVisionConfig):
+                return build_model(CLIPResNetVisionModelWithProjection, config, tensors, RESNET_RULES)
+            return build_model(CLIPVisionModelWithProjection, config, tensors, VISION_TRANSFORMER_RULES)
 
     def image_processor(self) -> BaseImageProcessor:
-        return image_processor(self.preprocess)
+        with blaming(self.preprocessing, MODEL_REMEDY):
+            return image_processor(self.preprocess)
 
     def text_teacher(self) -> PreTrainedModel:
-        config, tensors = text_config(self.model_cfg), self.select(is_vision=False)
-        return build_model(CLIPTextModelWithProjection, config, tensors, text_transformer_rules(self.text_prefix))
+        with blaming(self.name, MODEL_REMEDY):
+            config, tensors = text_config(self.model_cfg), self.select(is_vision=False)
+            return build_model(CLIPTextModelWithProjection, config, tensors, text_transformer_rules(self.text_prefix))
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         text_cfg = self.model_cfg["text_cfg"]
@@ -132,23 +140,26 @@ class OpenCLIPSource(CLIPSource):
         return tokenizer
 
     def vision_reference(self) -> Reference:
-        model = self.load_reference(
-            {**self.model_cfg, "text_cfg": TINY_TEXT, "custom_text": False}, self.select(is_vision=True)
-        )
+        with blaming(self.name, MODEL_REMEDY):
+            model = self.load_reference(
+                {**self.model_cfg, "text_cfg": TINY_TEXT, "custom_text": False}, self.select(is_vision=True)
+            )
         return Reference(model.encode_image, image_transform_v2(self.preprocess, is_train=False), "open_clip")
 
     def text_reference(self) -> Reference:
-        model = self.load_reference({**self.model_cfg, "vision_cfg": TINY_VISION}, self.select(is_vision=False))
+        with blaming(self.name, MODEL_REMEDY):
+            model = self.load_reference({**self.model_cfg, "vision_cfg": TINY_VISION}, self.select(is_vision=False))
         return Reference(model.encode_text, lambda text: self.original_tokenizer(text)[0], "open_clip")
 
     @cached_property
     def original_tokenizer(self) -> SimpleTokenizer | HFTokenizer:
         """open_clip's own."""
         text_cfg = self.model_cfg["text_cfg"]
-        settings = {"context_length": text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})}
-        if "hf_tokenizer_name" in text_cfg:
-            return HFTokenizer(str(self.folder or text_cfg["hf_tokenizer_name"]), **settings)
-        return SimpleTokenizer(**settings)
+        with blaming(self.name, MODEL_REMEDY):
+            settings = {"context_length": text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})}
+            if "hf_tokenizer_name" in text_cfg:
+                return HFTokenizer(str(self.folder or text_cfg["hf_tokenizer_name"]), **settings)
+            return SimpleTokenizer(**settings)
 
     def load_reference(self, model_cfg: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIP | CustomTextCLIP:
         """Builds open_clip's model, the tower that is not looked at being tiny, and copies the checkpoint into it."""
@@ -171,10 +182,11 @@ def open_openai_checkpoint(name: str, path: Path) -> OpenCLIPSource:
             f"ViT-B-16:{name}."
         )
     tensors = find_state_dict(content, path)
-    try:
-        model_cfg = openai_model_cfg(tensors)
-    except ConversionError as error:
-        raise ConversionError(f"{name}: the checkpoint {error}.") from error
+    with blaming(name, MODEL_REMEDY):
+        try:
+            model_cfg = openai_model_cfg(tensors)
+        except ConversionError as error:
+            raise ConversionError(f"{name}: the checkpoint {error}; {MODEL_REMEDY}.") from error
     format = "OpenAI checkpoint, so QuickGELU"
     return OpenCLIPSource(name, format, model_cfg, openai_preprocess(model_cfg), tensors)
 
@@ -185,16 +197,27 @@ def openai_preprocess(model_cfg: dict[str, Any], settings: dict[str, Any] | None
     return PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(size=size), settings or {}))
 
 
+def require_object(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Takes a section out of open_clip's configuration."""
+    if name not in content:
+        raise ConversionError(f"{path}: has no {name!r}; is it open_clip's?")
+    if not isinstance(content[name], dict):
+        raise ConversionError(f"{path}: {name} is {content[name]!r:.40}, expected a JSON object; {MODEL_REMEDY}.")
+    return content[name]
+
+
 def open_open_clip_folder(name: str, folder: Path) -> OpenCLIPSource:
     """Opens a folder with `open_clip_config.json` and weights, as `push_to_hf_hub` of open_clip writes them."""
-    content = read_json(folder / "open_clip_config.json")
-    if "model_cfg" not in content:
-        raise ConversionError(f"{folder / 'open_clip_config.json'}: has no 'model_cfg'; is it open_clip's?")
+    path = folder / CONFIG_FILE
+    content = read_json(path)
+    model_cfg = require_object(content, "model_cfg", path)
+    for section in ("vision_cfg", "text_cfg"):
+        require_object(model_cfg, section, path)
     weights = [folder / file for file in WEIGHT_FILES if (folder / file).is_file()]
     if not weights:
         raise ConversionError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}.")
-    model_cfg = content["model_cfg"]
-    preprocess = openai_preprocess(model_cfg, content.get("preprocess_cfg"))
+    with blaming(path, MODEL_REMEDY):
+        preprocess = openai_preprocess(model_cfg, content.get("preprocess_cfg"))
     return OpenCLIPSource(name, "open_clip folder", model_cfg, preprocess, open_state_dict(weights[0]), folder)
 
 

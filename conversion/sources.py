@@ -13,10 +13,12 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .errors import ConversionError, first_line
+from .errors import ConversionError, blaming, first_line
 
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]
+TOKENIZER_OBJECTS = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json"]
+TOKENIZER_OBJECTS += ["special_tokens_map.json"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -40,6 +42,7 @@ class CLIPSource(ABC):
 
     name: str  # as the user gave it
     format: str  # what it turned out to be
+    preprocessing: str  # the file that describes its preprocessing, or its name if there is none
 
     @abstractmethod
     def vision_tower(self) -> PreTrainedModel:
@@ -99,22 +102,26 @@ def find_folder(name: str, weights: Sequence[str] = ()) -> Path:
 
 
 def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer in transformers format, from a folder or the Hub."""
+    """Loads a tokenizer in transformers format, from a folder or the Hub, without what it says of code of its own."""
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
         # transformers would make one up that knows nothing but the special tokens
         raise ConversionError(f"{name} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}.")
-    try:
-        return AutoTokenizer.from_pretrained(name, trust_remote_code=False, **settings)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ConversionError(f"{name}: its tokenizer cannot be loaded: {first_line(error)}") from error
+    for file in TOKENIZER_OBJECTS:
+        if (path := Path(name) / file).is_file():
+            read_json(path)
+    with blaming(f"{name}: its tokenizer cannot be loaded", "take the tokenizer's files that came with the weights"):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **settings)
+    return tokenizer
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object."""
+    """Reads a JSON object; anything else is a ConversionError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConversionError(f"{path}: no JSON ({error}).") from error
+        raise ConversionError(f"{path}: no JSON ({error}); take the one that came with the weights.") from error
     if not isinstance(content, dict):
-        raise ConversionError(f"{path}: expected a JSON object, got {type(content).__name__}.")
+        raise ConversionError(
+            f"{path}: expected a JSON object, got {type(content).__name__}; take the one that came with the weights."
+        )
     return content

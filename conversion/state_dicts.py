@@ -15,6 +15,7 @@ import torch
 from .errors import StateDictError
 
 
+REMEDY = "give the checkpoint of this architecture, or download it again"
 PLACEHOLDERS = {"{n}": r"(\d+)", "{p}": r"(\w+)", "{rest}": r"(.+)"}
 
 
@@ -70,11 +71,18 @@ def take_tensor(source: Mapping[str, torch.Tensor], origin: Origin, like: torch.
     """Reads one target's tensor in the target's dtype; raises StateDictError if its shape or a value is wrong."""
     tensor = source[origin.key]
     shape = tuple(tensor.shape)
-    if origin.rule.transpose:
+    if tensor.layout != torch.strided or tensor.is_floating_point() != like.is_floating_point():
+        raise StateDictError(
+            f"{origin.key!r} is a {tensor.layout} tensor of {tensor.dtype}, but the architecture wants {like.dtype}; "
+            f"{REMEDY}."
+        )
+    if origin.rule.transpose and tensor.ndim == 2:
         tensor = tensor.T
     if origin.parts > 1:
-        if shape[0] % origin.parts:
-            raise StateDictError(f"{origin.key!r} of shape {shape} cannot be cut into {origin.parts} equal parts.")
+        if not shape or shape[0] % origin.parts:
+            raise StateDictError(
+                f"{origin.key!r} of shape {shape} cannot be cut into {origin.parts} equal parts; {REMEDY}."
+            )
         tensor = tensor.chunk(origin.parts)[origin.part]
     if like.ndim == 0 and tensor.numel() == 1:
         tensor = tensor.reshape(())  # some sources store scalars as vectors of one
@@ -82,9 +90,11 @@ def take_tensor(source: Mapping[str, torch.Tensor], origin: Origin, like: torch.
         expected = list(like.shape[::-1] if origin.rule.transpose else like.shape)
         if origin.parts > 1:
             expected[0] *= origin.parts
-        raise StateDictError(f"{origin.key!r} has shape {shape}, but the architecture wants {tuple(expected)}.")
+        raise StateDictError(
+            f"{origin.key!r} has shape {shape}, but the architecture wants {tuple(expected)}; {REMEDY}."
+        )
     if tensor.is_floating_point() and not tensor.isfinite().all():
-        raise StateDictError(f"{origin.key!r} holds values that are not finite; the checkpoint is damaged.")
+        raise StateDictError(f"{origin.key!r} holds values that are not finite; download it again.")
     return tensor.to(like.dtype, copy=True).contiguous()
 
 
@@ -126,5 +136,5 @@ def convert_state_dict(
     if unknown:
         problems.append(f"unknown {list_keys(unknown)}")
     if problems:
-        raise StateDictError(f"The checkpoint does not fit the architecture: {'; '.join(problems)}.")
+        raise StateDictError(f"The checkpoint does not fit the architecture: {'; '.join(problems)}; {REMEDY}.")
     return {key: take_tensor(source, origins[key], like) for key, like in target.items() if origins[key].key in source}

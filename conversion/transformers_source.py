@@ -1,14 +1,10 @@
 """CLIPs in transformers' format: CLIP, MetaCLIP 2, SigLIP, SigLIP 2 of fixed resolution, and Chinese-CLIP."""
 
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
@@ -31,9 +27,9 @@ from transformers.initialization import no_init_weights
 
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
 
-from .errors import ConversionError, UnsupportedError, first_line
+from .errors import ConversionError, UnsupportedError, blaming
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
-from .state_dicts import list_keys
+from .strict_loading import check_folder, load_strictly
 
 
 class Kind(NamedTuple):
@@ -63,36 +59,8 @@ REFUSED = {
     "siglip2": "SigLIP 2 NaFlex takes any number of patches, not pictures; take a checkpoint of fixed resolution.",
     "siglip2_vision_model": "SigLIP 2 NaFlex takes any number of patches; take a checkpoint of fixed resolution.",
 }
+PREPROCESSING_REMEDY = "take the one that came with the CLIP"
 WEIGHT_FILES = ["model*.safetensors", "pytorch_model*.bin"]
-PYTHON_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError)
-LOADING_ERRORS = (*PYTHON_ERRORS, SafetensorError, StrictDataclassError)
-
-
-def load_strictly(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    """Loads a model in fp32 and raises ConversionError unless the checkpoint's tensors are exactly the model's."""
-    try:
-        model, loading = model_class.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            ignore_mismatched_sizes=True,  # so that they are reported by name
-            output_loading_info=True,
-        )
-    except LOADING_ERRORS as error:
-        raise ConversionError(f"{folder}: cannot be loaded: {first_line(error)}") from error
-    problems = []
-    if mismatched := loading["mismatched_keys"]:
-        key, got, wanted = sorted(mismatched)[0]
-        problems.append(f"{key!r} has shape {tuple(got)}, but config.json wants {tuple(wanted)}")
-    if missing := loading["missing_keys"]:
-        problems.append(f"missing {list_keys(missing)}")
-    if unknown := [key for key in loading["unexpected_keys"] if not key.endswith("position_ids")]:
-        problems.append(f"unknown {list_keys(unknown)}")
-    if broken := [key for key, tensor in model.named_parameters() if not tensor.isfinite().all()]:
-        problems.append(f"values that are not finite in {list_keys(broken)}")
-    if problems:
-        raise ConversionError(f"{folder}: the weights do not fit the configuration: {'; '.join(problems)}.")
-    return model.eval()
 
 
 def put_together(
@@ -125,6 +93,8 @@ class TransformersSource(CLIPSource):
             raise ConversionError(f"{name} is a {model_type!r}, not a CLIP; supported: {', '.join(KINDS)}.")
         self.kind = KINDS[model_type]
         self.format = f"transformers {model_type}"
+        self.preprocessing = str(folder / "preprocessor_config.json")
+        check_folder(self.kind.model_class, folder)
 
     def load(self) -> PreTrainedModel:
         return load_strictly(self.kind.model_class, self.folder)
@@ -136,10 +106,9 @@ class TransformersSource(CLIPSource):
         return model.vision_model if isinstance(model, SiglipModel) else clip_tower(model)
 
     def image_processor(self) -> BaseImageProcessor:
-        try:
-            return AutoImageProcessor.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
-        except LOADING_ERRORS as error:
-            raise ConversionError(f"{self.name}: has no usable preprocessor_config.json.") from error
+        with blaming(f"{self.name}: has no usable preprocessor_config.json", PREPROCESSING_REMEDY):
+            processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
+        return processor
 
     def text_teacher(self) -> PreTrainedModel:
         if not self.kind.is_whole:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration
 from modeling_vlkd.conversion import assembling
 from modeling_vlkd.conversion.assembling import convert, staged
 from modeling_vlkd.conversion.errors import ConversionError
+from modeling_vlkd.conversion.shareable import find_shareable
 from modeling_vlkd.trainers.features import TextTeacher
 
 
@@ -123,6 +125,43 @@ def test_a_resnet_says_how_many_rows_it_gives(sources, tmp_path):
     assert f"gives {config.num_rows} rows for a picture" in card.text
     assert "`openai-resnet.pt`, OpenAI checkpoint, so QuickGELU" in card.text
     assert "--max-shard-size 200KB" in card.text
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def code_references(content) -> set[str]:
+    """Finds the `module.Class` of every auto map and custom pipeline, at any depth."""
+    if not isinstance(content, dict):
+        return set()
+    found = set().union(*map(code_references, content.values()), [])
+    maps = [value for key, value in content.items() if key in ("auto_map", "impl")]
+    return found | set(re.findall(r"\w+\.\w+", json.dumps(maps)))
+
+
+def test_code_of_the_sources_is_left_out_and_vlkds_own_stays(sources, tmp_path):
+    """A stranger could not load what it names, and `vlkd push` would look for its files."""
+    for name, tower in (("clip", "clip/config.json"), ("bart", "bart/config.json")):
+        shutil.copytree(sources / name, tmp_path / name)
+        pipelines = {"mine": {"impl": "theirs.Pipe", "pt": ["AutoModel"], "type": "text"}}
+        edit_json(tmp_path / tower, auto_map={"AutoConfig": "theirs.Config"}, custom_pipelines=pipelines)
+        edit_json(tmp_path / name / "tokenizer_config.json", auto_map={"AutoTokenizer": ["theirs.Tokenizer", None]})
+    towers = json.loads((tmp_path / "clip/config.json").read_text())
+    for tower in ("vision_config", "text_config"):
+        towers[tower]["auto_map"] = {"AutoConfig": "theirs.Tower"}
+    edit_json(tmp_path / "clip/config.json", **towers)
+    edit_json(tmp_path / "clip/preprocessor_config.json", auto_map={"AutoImageProcessor": "theirs.Pictures"})
+    convert(
+        str(tmp_path / "clip"), str(tmp_path / "bart"), tmp_path / "out", tmp_path / "teacher", license="apache-2.0"
+    )
+    convert(str(sources / "clip"), str(sources / "bart"), tmp_path / "plain", license="apache-2.0")
+    for path in [*(tmp_path / "out").glob("*.json"), *(tmp_path / "teacher").glob("*.json")]:
+        assert "theirs" not in path.read_text(), path
+    for name in ("config.json", "processor_config.json"):
+        found = code_references(json.loads((tmp_path / "out" / name).read_text()))
+        assert found == code_references(json.loads((tmp_path / "plain" / name).read_text())) != set()
+    assert find_shareable(tmp_path / "out").files == find_shareable(tmp_path / "plain").files
 
 
 def test_weights_are_sharded(sources, tmp_path):

@@ -1,6 +1,7 @@
 import argparse
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -95,3 +96,41 @@ def test_each_half_of_a_file_is_refused(tmp_path):
             (tmp_path / "cut").write_bytes(content[: int(len(content) * share)])
             with pytest.raises(ConversionError):
                 dict(open_checkpoint(tmp_path / "cut"))
+
+
+def refusal(path) -> str:
+    """What is said of a file; nothing if it is read, and anything but a ConversionError is the test's failure."""
+    try:
+        dict(open_checkpoint(path))
+    except ConversionError as error:
+        return str(error)
+    return ""
+
+
+def test_garbage_of_any_kind_is_refused_in_one_line(tmp_path):
+    """Bits anywhere and bytes after any known beginning make readers raise whatever they stumble over."""
+    torch.jit.script(Shared()).save(str(tmp_path / "script"))
+    torch.save({"a": torch.ones(40)}, tmp_path / "zip")
+    random = np.random.default_rng(0)
+    whole = [(tmp_path / name).read_bytes() for name in ("script", "zip")]
+    spoilt = [bytearray(content) for content in whole for _ in range(20)]
+    for content in spoilt:
+        start = content.index(b"PK\x01\x02")  # the directory at the end, by which everything is found
+        content[random.integers(start, len(content))] ^= 0x44
+    heads = [
+        b"",
+        b"\x80",
+        b"\x80\x02",
+        b"\x80\x02}q\x00",
+        b"PK\x03\x04",
+        b"\x08" + bytes(7) + b"{",
+        b"<html>",
+        b"\x00",
+    ]
+    spoilt += [head + random.bytes(size) for head in heads for size in (0, 1, 40) for _ in range(3)]
+    for content in spoilt:
+        (tmp_path / "spoilt").write_bytes(content)
+        said = refusal(tmp_path / "spoilt")
+        assert "\n" not in said
+        assert not said or str(tmp_path / "spoilt") in said  # in a directory's comment or date a bit does no harm
+        assert not said or "ownload it again" in said

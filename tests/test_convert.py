@@ -158,6 +158,57 @@ def edit_json(name: str, **changes) -> Callable[[Path], None]:
     return change
 
 
+def as_bins(name: str, damage: Callable[[Path], None], old: bool = False) -> Callable[[Path], None]:
+    """Turns the weights of a folder into two pickles with an index, and damages them."""
+
+    def change(folder: Path):
+        tensors = load_file(folder / name / "model.safetensors")
+        (folder / name / "model.safetensors").unlink()
+        places = {key: f"pytorch_model-0000{number % 2 + 1}-of-00002.bin" for number, key in enumerate(tensors)}
+        for place in set(places.values()):
+            part = {key: tensor for key, tensor in tensors.items() if places[key] == place}
+            torch.save(part, folder / name / place, _use_new_zipfile_serialization=not old)
+        (folder / name / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        damage(folder)
+
+    return change
+
+
+def as_bin(name: str, damage: Callable[[Path], None], old: bool = False) -> Callable[[Path], None]:
+    """Turns the weights of a folder into a pickle, and damages it."""
+
+    def change(folder: Path):
+        tensors = load_file(folder / name / "model.safetensors")
+        (folder / name / "model.safetensors").unlink()
+        torch.save(tensors, folder / name / "pytorch_model.bin", _use_new_zipfile_serialization=not old)
+        damage(folder)
+
+    return change
+
+
+def without_mask(folder: Path):
+    """Takes the last entry of the vocabulary, which is the mask, from fairseq's BART, as in bart.large.cnn."""
+    content = torch.load(folder / "fairseq/model.pt", weights_only=False)
+    for side in ("encoder", "decoder"):
+        content["model"][f"{side}.embed_tokens.weight"] = content["model"][f"{side}.embed_tokens.weight"][:-1]
+    torch.save(content, folder / "fairseq/model.pt")
+
+
+def without_mask_in_transformers(folder: Path):
+    model = BartForConditionalGeneration.from_pretrained(folder / "bart")
+    model.resize_token_embeddings(model.config.vocab_size - 1)
+    model.save_pretrained(folder / "bart")
+
+
+def edit_fairseq(**arguments) -> Callable[[Path], None]:
+    def change(folder: Path):
+        content = torch.load(folder / "fairseq/model.pt", weights_only=False)
+        vars(content["args"]).update(arguments)
+        torch.save(content, folder / "fairseq/model.pt")
+
+    return change
+
+
 def edit_dictionary(change_lines: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
     def change(folder: Path):
         lines = (folder / "fairseq/dict.txt").read_text().splitlines()
@@ -267,13 +318,70 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "NaFlex": ("clip", "bart", edit_json("clip/config.json", model_type="siglip2"), "NaFlex"),
     "bad configuration": (
-        "clip",
-        "bart",
-        edit_json("clip/config.json", vision_config__hidden_size="x"),
-        "cannot be load",
+        *("clip", "bart", edit_json("clip/config.json", vision_config__hidden_size="x")),
+        "clip/config.json: vision_config.hidden_size is 'x', expected a whole number of at least 1; take the one",
     ),
-    "folder without weights": ("clip", "bart", remove("clip/model.safetensors"), "cannot be loaded: .*no file named"),
-    "folder, weights cut": ("clip", "bart", cut("clip/model.safetensors"), "cannot be loaded"),
+    **{
+        f"{name} of {size}": (
+            *("clip", "bart", edit_json("clip/config.json", **{f"vision_config__{name}": size})),
+            f"clip/config.json: vision_config.{name} is {size}, expected a whole number of at least 1; take the one",
+        )
+        for name, size in (("hidden_size", 0), ("patch_size", 0), ("num_attention_heads", 0), ("image_size", -32))
+    },
+    "heads that do not divide": (
+        *("clip", "bart", edit_json("clip/config.json", vision_config__num_attention_heads=7)),
+        r"clip/config.json: .*hidden size \(32\) is not a multiple of the number of attention heads \(7\); take",
+    ),
+    "no such activation": (
+        *("clip", "bart", edit_json("clip/config.json", vision_config__hidden_act="nonsense")),
+        "clip/config.json: there is no 'nonsense'; take the one that came with the weights",
+    ),
+    "far too large": (
+        *("clip", "bart", edit_json("clip/config.json", text_config__vocab_size=10**10)),
+        "clip/config.json: describes a model of 320,0.* values, too many for .* bytes of weights; take",
+    ),
+    "folder without weights": (
+        *("clip", "bart", remove("clip/model.safetensors")),
+        "clip has no weights; expected model.safetensors or pytorch_model.bin",
+    ),
+    "folder, weights cut": ("clip", "bart", cut("clip/model.safetensors"), "model.safetensors: truncated or damaged"),
+    "folder, weights empty": (
+        *("clip", "bart", write("clip/model.safetensors", b"")),
+        "clip/model.safetensors: truncated or damaged .*header too small.*; download it again",
+    ),
+    "bin empty": (
+        *("clip", "bart", as_bin("clip", write("clip/pytorch_model.bin", b""))),
+        "clip/pytorch_model.bin: neither safetensors nor a PyTorch checkpoint; it is empty. Download it again",
+    ),
+    "bin of garbage": (
+        *("clip", "bart", as_bin("clip", write("clip/pytorch_model.bin", b"\x80\x02}q\x00X\x93"))),
+        "clip/pytorch_model.bin: .*damaged.*; download it again",
+    ),
+    "bin of numbers": (
+        *("clip", "bart", as_bin("clip", save("clip/pytorch_model.bin", lambda _: {1: 2}))),
+        "clip/pytorch_model.bin: 1 holds int where a tensor was expected; give the file",
+    ),
+    "bin cut": ("clip", "bart", as_bin("clip", cut("clip/pytorch_model.bin")), "model.bin: truncated .*; download it"),
+    "old bin cut": (
+        *("clip", "bart", as_bin("clip", cut("clip/pytorch_model.bin", 0.01), old=True)),
+        "clip/pytorch_model.bin: .*damaged.*; download it again",
+    ),
+    "bin, bit of a tensor": (
+        *("clip", "bart", as_bin("clip", flip("clip/pytorch_model.bin", 0.5))),
+        "clip/pytorch_model.bin: truncated or damaged .bad checksum of .*; download it again",
+    ),
+    "bins, bit of a tensor": (
+        *("clip", "bart", as_bins("clip", flip("clip/pytorch_model-00002-of-00002.bin", 0.5))),
+        "clip/pytorch_model-00002-of-00002.bin: truncated or damaged .bad checksum of .*; download it again",
+    ),
+    "bins, one missing": (
+        *("clip", "bart", as_bins("clip", remove("clip/pytorch_model-00001-of-00002.bin"))),
+        "clip lacks pytorch_model-00001-of-00002.bin, which pytorch_model.bin.index.json names; download it again",
+    ),
+    "bins, index of nothing": (
+        *("clip", "bart", as_bins("clip", write("clip/pytorch_model.bin.index.json", "{}"))),
+        "pytorch_model.bin.index.json: lacks 'metadata' or a whole 'weight_map'; take",
+    ),
     "folder, another size": (
         *("clip", "bart", edit_json("clip/config.json", vision_config__hidden_size=64)),
         "has shape .* but config.json wants",
@@ -285,6 +393,38 @@ CASES = {  # name: (vision, text, change, what the line says)
         "bart",
         remove("clip/preprocessor_config.json"),
         "no usable preprocessor_config.json",
+    ),
+    "preprocessing is a list": (
+        *("clip", "bart", write("clip/preprocessor_config.json", "[]")),
+        "no usable preprocessor_config.json: .*; take the one that came with the CLIP",
+    ),
+    "mean of two": (
+        *("clip", "bart", edit_json("clip/preprocessor_config.json", image_mean=[0.5, 0.5])),
+        "clip/preprocessor_config.json: .*; take the preprocessing that came with the weights",
+    ),
+    "no deviation": (
+        *("clip", "bart", edit_json("clip/preprocessor_config.json", image_std=[0, 0, 0])),
+        "clip/preprocessor_config.json: makes of a picture what is no numbers; take the preprocessing",
+    ),
+    "pictures of another size": (
+        *("clip", "bart", edit_json("clip/preprocessor_config.json", crop_size={"height": 24, "width": 24})),
+        "clip/preprocessor_config.json: makes pictures of 24 x 24, but the tower sees 32 x 32; take",
+    ),
+    "open_clip, mean of two": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", preprocess_cfg__mean=[0.5, 0.5])),
+        "open-clip/open_clip_config.json: mean must have 3 elements.*; take the preprocessing",
+    ),
+    "open_clip, mean is a number": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", preprocess_cfg__mean=0)),
+        "open-clip/open_clip_config.json: 'int' object is not iterable; take",
+    ),
+    "open_clip, a tower is a number": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", model_cfg__vision_cfg=7)),
+        "open-clip/open_clip_config.json: vision_cfg is 7, expected a JSON object; take",
+    ),
+    "open_clip, heads of nothing": (
+        *("open-clip", "bart", edit_json("open-clip/open_clip_config.json", model_cfg__vision_cfg__head_width=0)),
+        "open_clip_config.json: model_cfg.vision_cfg.head_width is 0, expected a whole number of at least 1; take",
     ),
     "open_clip without weights": (
         "open-clip",
@@ -329,8 +469,60 @@ CASES = {  # name: (vision, text, change, what the line says)
         edit_json("bart/config.json", model_type="mbart", decoder_start_token_id=9),
         "language behind",
     ),
-    "BART without weights": ("clip", "bart", remove("bart/model.safetensors"), "cannot be loaded"),
-    "BART cut": ("clip", "bart", cut("bart/model.safetensors"), "cannot be loaded"),
+    "BART without weights": ("clip", "bart", remove("bart/model.safetensors"), "bart has no weights; expected"),
+    "BART cut": ("clip", "bart", cut("bart/model.safetensors"), "bart/model.safetensors: truncated or damaged"),
+    "BART, bin, bit of a tensor": (
+        *("clip", "bart", as_bin("bart", flip("bart/pytorch_model.bin", 0.5))),
+        "bart/pytorch_model.bin: truncated or damaged .bad checksum of .*; download it again",
+    ),
+    "BART of no width": (
+        *("clip", "bart", edit_json("bart/config.json", d_model=0)),
+        "bart/config.json: d_model is 0, expected a whole number of at least 1; take the one that came",
+    ),
+    "BART with a rate that is a word": (
+        *("clip", "bart", edit_json("bart/config.json", dropout="much")),
+        "bart/config.json: .*'dropout' with value 'much' doesn't match any type.*; take the one that came",
+    ),
+    "BART that pads with nothing": (
+        *("clip", "bart", edit_json("bart/config.json", pad_token_id=-1)),
+        "bart/config.json: pad_token_id is -1, but the model embeds the tokens 0 to 267; take",
+    ),
+    "BART with two ends": (
+        *("clip", "bart", edit_json("bart/config.json", eos_token_id=[1, 2])),
+        r"bart/config.json: eos_token_id is \[1, 2\], and BART has one token at the end of a text; take",
+    ),
+    "generation is no JSON": (
+        *("clip", "bart", cut("bart/generation_config.json")),
+        "bart/generation_config.json: no JSON .*; take the one",
+    ),
+    **{
+        f"{file} is {content}": (
+            *("clip", "bart", write(f"bart/{file}", content)),
+            f"bart/{file}: expected a JSON object, got (list|str|NoneType); take the one that came with the weights",
+        )
+        for file in ("tokenizer.json", "tokenizer_config.json")
+        for content in ("[1, 2]", "[]", '"x"', "null")
+    },
+    "tokenizer.json of nothing": (
+        *("clip", "bart", write("bart/tokenizer.json", "{}")),
+        "bart: its tokenizer cannot be loaded: there is no 'added_tokens'; take the tokenizer's files",
+    ),
+    "BART without a mask": (
+        *("clip", "bart", without_mask_in_transformers),
+        "bart: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large instead",
+    ),
+    "fairseq without a mask": (
+        *("clip", "fairseq", without_mask),
+        "model.pt: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large inst",
+    ),
+    "fairseq, no such activation": (
+        *("clip", "fairseq", edit_fairseq(activation_fn="nonsense")),
+        "fairseq/model.pt: there is no 'nonsense'; download it again",
+    ),
+    "merges of other words": (
+        *("clip", "fairseq", write("fairseq/vocab.bpe", "y es\nn o\na s\no h\nb e\n")),
+        "fairseq/vocab.bpe: .*out of vocabulary; take GPT-2's",
+    ),
     "BART without tokenizer": (
         *("clip", "bart", remove("bart/tokenizer.json", "bart/tokenizer_config.json")),
         "has no tokenizer; expected one of tokenizer.json",
@@ -342,8 +534,8 @@ CASES = {  # name: (vision, text, change, what the line says)
     "no BART": ("clip", "empty", lambda f: (f / "empty").mkdir(), "holds neither config.json nor fairseq's model.pt"),
     "no dict.txt": ("clip", "fairseq", remove("fairseq/dict.txt"), "dict.txt is missing"),
     "another dict.txt": (
-        *("clip", "fairseq", edit_dictionary(lambda lines: [*lines, "madeupword0001 0"])),
-        "dict.txt: gives 269 tokens, but model.pt embeds 268",
+        *("clip", "fairseq", edit_dictionary(lambda lines: [*lines, "madeupword0001 0", "madeupword0002 0"])),
+        "dict.txt: gives 270 tokens, but model.pt embeds 268; take the dict.txt that came with this model",
     ),
     "dict.txt without counts": (
         "clip",
@@ -435,6 +627,8 @@ def test_output_that_exists_is_not_touched(workplace, capsys):
         (["--license", "MIT License"], "expected an identifier such as apache-2.0, got 'MIT License'"),
         (["--seed", "x"], "invalid int value: 'x'"),
         (["--vison", "x"], "did you mean --vision?"),
+        (["--vison=/a/path/longer/than/the/flag"], "did you mean --vision?"),
+        (["--nonsense"], "unrecognized arguments: --nonsense; see `vlkd convert --help`"),
     ],
 )
 def test_bad_arguments_get_one_line(more, message, workplace, capsys):

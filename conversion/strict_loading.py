@@ -1,0 +1,134 @@
+"""Loads models in transformers' format whole, or says which file of their folder is at fault, and what to do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from .checkpoints import SafetensorsFile, open_state_dict
+from .errors import ConversionError, blaming, explained
+from .sources import read_json
+from .state_dicts import list_keys
+
+
+# Fields that count or measure something, in transformers' config.json and in open_clip's; a list counts several.
+SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim"}
+SIZES |= {"patch_size", "image_size", "num_channels", "vocab_size", "max_position_embeddings", "d_model"}
+SIZES |= {f"{side}_{part}" for side in ("encoder", "decoder") for part in ("layers", "attention_heads", "ffn_dim")}
+SIZES |= {"embed_dim", "width", "layers", "heads", "head_width", "context_length"}
+CONFIG_REMEDY = "take the one that came with the weights"
+# What `from_pretrained` reads of a folder: the first that is there, the index with the files that it names.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+
+
+def check_sizes(config: Mapping[str, Any], path: str | Path, section: str = ""):
+    """Refuses sizes that no model can have, in any section of a configuration, by the name of file and field.
+
+    transformers would divide by them, somewhere. What is not a number at all it names itself.
+
+    Raises:
+        ConversionError: a size is 0, negative or no whole number.
+    """
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            check_sizes(value, path, f"{section}{name}.")
+        elif name in SIZES and value is not None:
+            for size in value if isinstance(value, (list, tuple)) else [value]:
+                if not isinstance(size, int) or size < 1:
+                    raise ConversionError(
+                        f"{path}: {section}{name} is {value!r}, expected a whole number of at least 1; "
+                        f"{CONFIG_REMEDY}."
+                    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Names the files with weights that `from_pretrained` reads of a folder.
+
+    Raises:
+        ConversionError: there are none, or one is missing that the index names.
+    """
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            content = read_json(index)
+            places = content.get("weight_map")
+            is_map = isinstance(places, dict) and places and all(isinstance(each, str) for each in places.values())
+            if not is_map or "metadata" not in content:
+                raise ConversionError(f"{index}: lacks 'metadata' or a whole 'weight_map'; {CONFIG_REMEDY}.")
+            files = [folder / place for place in sorted(set(places.values()))]
+            if missing := [path.name for path in files if not path.is_file()]:
+                raise ConversionError(f"{folder} lacks {missing[0]}, which {index.name} names; download it again.")
+            return files
+    raise ConversionError(f"{folder} has no weights; expected {' or '.join(WEIGHTS)}, whole or in parts.")
+
+
+def count_values(model_class: type[PreTrainedModel], folder: Path) -> int:
+    """Counts the parameters of the model that config.json describes; one of which none can be built is refused."""
+    path = folder / "config.json"
+    check_sizes(read_json(path), path)
+    with blaming(path, CONFIG_REMEDY):
+        config = model_class.config_class.from_pretrained(folder, local_files_only=True)
+        with no_init_weights(), torch.device("meta"):
+            return model_class(config).num_parameters()
+
+
+def check_folder(model_class: type[PreTrainedModel], folder: Path):
+    """Refuses a folder in which a file that `from_pretrained` reads is missing or damaged, by the file's name.
+
+    Checksums are compared where the format has them, which is in the zip files of `torch.save`; transformers does not.
+    Nothing but one old pickle at a time is held in memory.
+
+    Raises:
+        ConversionError: see above.
+    """
+    values = count_values(model_class, folder)
+    generation = folder / "generation_config.json"
+    if generation.is_file():  # transformers would go on without it
+        content = read_json(generation)
+        with blaming(generation, CONFIG_REMEDY):
+            GenerationConfig.from_dict(content)
+    files = weight_files(folder)
+    for path in files:
+        if path.suffix == ".safetensors":
+            with explained(path):
+                SafetensorsFile(path)
+        else:
+            open_state_dict(path)
+    size = sum(path.stat().st_size for path in files)
+    if values > size:  # transformers would make up the rest, and there may not be memory enough for that
+        raise ConversionError(
+            f"{folder / 'config.json'}: describes a model of {values:,} values, too many for {size:,} bytes of "
+            f"weights; {CONFIG_REMEDY}."
+        )
+
+
+def load_strictly(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    """Loads a model in fp32 and raises ConversionError unless the checkpoint's tensors are exactly the model's."""
+    with blaming(folder, "take configuration and weights from one model, or download them again"):
+        model, loading = model_class.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # so that they are reported by name
+            output_loading_info=True,
+        )
+    problems = []
+    if mismatched := loading["mismatched_keys"]:
+        key, got, wanted = sorted(mismatched)[0]
+        problems.append(f"{key!r} has shape {tuple(got)}, but config.json wants {tuple(wanted)}")
+    if missing := loading["missing_keys"]:
+        problems.append(f"missing {list_keys(missing)}")
+    if unknown := [key for key in loading["unexpected_keys"] if not key.endswith("position_ids")]:
+        problems.append(f"unknown {list_keys(unknown)}")
+    if broken := [key for key, tensor in model.named_parameters() if not tensor.isfinite().all()]:
+        problems.append(f"values that are not finite in {list_keys(broken)}")
+    if problems:
+        raise ConversionError(
+            f"{folder}: the weights do not fit config.json: {'; '.join(problems)}. Take both from one model."
+        )
+    return model.eval()
