@@ -13,6 +13,7 @@ from .pictures import (
     add_common_arguments,
     add_generation_arguments,
     find_pictures,
+    generation_settings,
     load_checkpoint,
     positive,
     refuse_overlong,
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     model, processor = load_checkpoint(args.checkpoint, args.device)
     prompts = processor.question_prompts(questions, args.masks)  # refuses an empty question before a picture is read
     refuse_overlong(processor, prompts, "shorten the question or take fewer --masks")
-    generate_kwargs = {"num_beams": args.beams} if args.beams else {}
+    generate_kwargs = generation_settings(args)
     reader = PictureReader(paths, processor, args.batch_size)
     found: list[dict] = []
     for names, pixels in reader:

@@ -13,6 +13,7 @@ from .pictures import (
     add_common_arguments,
     add_generation_arguments,
     find_pictures,
+    generation_settings,
     load_checkpoint,
     refuse_overlong,
 )
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
     paths = find_pictures(args.images)
     model, processor = load_checkpoint(args.checkpoint, args.device)
     refuse_overlong(processor, processor.caption_prompts(1, args.masks), "take fewer --masks")
-    generate_kwargs = {"num_beams": args.beams} if args.beams else {}
+    generate_kwargs = generation_settings(args)
     reader = PictureReader(paths, processor, args.batch_size)
     found = []
     for names, pixels in reader:

@@ -18,6 +18,7 @@ from modeling_vlkd.trainers import (
 )
 from modeling_vlkd.trainers.card_trainer import TRAINED_ON, UNNAMED, VQA, RunFacts, measured, result_on
 from modeling_vlkd.trainers.data import ImageCaptionPairs, load_captioned_images
+from modeling_vlkd.trainers.decoding import choose_decoding_on, hold_back
 from modeling_vlkd.trainers.features import TextTeacher, embed_sample, prepare_pairs
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 from modeling_vlkd.trainers.questions import make_question_set, read_questions
@@ -59,6 +60,13 @@ class DistillArguments:
     )
     image_column: str | None = field(default=None, metadata={"help": "Column of pictures; found by default."})
     caption_column: str | None = field(default=None, metadata={"help": "Column of captions; found by default."})
+    hold_back: int | None = field(
+        default=None,
+        metadata={
+            "help": "Pictures to hold back and try both ways of decoding on, after the known beginning of a prompt or "
+            "all by itself. By default 5 %%, at most 200, and none if there is an --eval_split."
+        },
+    )
     questions: str | None = field(
         default=None, metadata={"help": "CSV or JSON lines of image, question, answer to evaluate on, zero-shot."}
     )
@@ -104,9 +112,11 @@ def main(argv: list[str]) -> int:
     for path in filter(None, (arguments.replay, arguments.questions)):
         if not Path(path).is_file():
             raise FileNotFoundError(f"{path} does not exist.")
-    trainer, interrupt = make_trainer(arguments, training, facts_of(arguments, card, argv), checkpoint)
+    trainer, interrupt, unseen = make_trainer(arguments, training, facts_of(arguments, card, argv), checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     interrupt.raise_if_interrupted(trainer.state.global_step)
+    if unseen is not None:
+        choose_decoding_at_the_end(trainer, unseen)
     evaluate_at_the_end(trainer)
     trainer.save_model()
     trainer.save_state()
@@ -117,10 +127,15 @@ def main(argv: list[str]) -> int:
 
 def make_trainer(
     arguments: DistillArguments, training: VLKDDistillationConfig, facts: RunFacts, checkpoint: str | None
-) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt]:
-    """Assemble model, data and trainer; other data than those of `checkpoint` are refused at once."""
+) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt, Dataset | None]:
+    """Assemble model, data and trainer, and pictures that it does not see, if there are any.
+
+    Other data than those of `checkpoint` are refused at once.
+    """
     set_seed(training.seed)
-    dataset = load_pairs_of(arguments, arguments.split)
+    dataset, held_back = load_pairs_of(arguments, arguments.split), None
+    if arguments.eval_split is None or arguments.hold_back is not None:
+        dataset, held_back = hold_back(dataset, arguments.hold_back, training.seed)
     facts.trained_on = TrainedOn.of_pairs(arguments.dataset, arguments.split, dataset)
     if checkpoint is not None:
         facts.trained_on.refuse_other(checkpoint)
@@ -160,7 +175,7 @@ def make_trainer(
         run_facts=facts,
     )
     add_data(facts.provenance, arguments, len(dataset), len(replay or []))
-    return trainer, interrupt
+    return trainer, interrupt, held_back if held_back is not None else eval_dataset
 
 
 def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) -> RunFacts:
@@ -191,11 +206,19 @@ def add_data(provenance: Provenance, arguments: DistillArguments, pictures: int,
     provenance.language = provenance.language or stated_languages(read_metadata(arguments.dataset, "dataset"))
 
 
+def choose_decoding_at_the_end(trainer: VLKDDistillationTrainer, unseen: Dataset):
+    """Try both ways of decoding, keep the better one with the model, and tell it here and in the card."""
+    trial = choose_decoding_on(unseen, trainer.bare_model, trainer.processing_class, trainer.args.eval_batch_size)
+    trainer.run_facts.settings["it writes"] = str(trial)
+    if trainer.is_world_process_zero():
+        print(f"It writes {trial}.")
+
+
 def evaluate_at_the_end(trainer: VLKDDistillationTrainer):
     """Measure the final weights on what there is to evaluate on, unless the last step did."""
     if trainer.eval_dataset is not None:
-        if not measured(trainer.args, trainer.state):
-            trainer.evaluate()
+        if not measured(trainer.args, trainer.state) or not trainer.bare_model.generation_config.force_prefix:
+            trainer.evaluate()  # also what the last step measured with the other decoding
     elif trainer.question_set is not None:
         accuracy = trainer.answer_accuracy(trainer.question_set)
         print(f"{accuracy:.2%} of {len(trainer.question_set.questions)} questions answered right, zero-shot.")

@@ -37,6 +37,17 @@ def add_common_arguments(parser: argparse.ArgumentParser):
 def add_generation_arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--masks", type=positive, help="masks in the prompt; more for longer texts")
     parser.add_argument("--beams", type=positive, help="beams; 1 is greedy and fastest")
+    parser.add_argument(
+        "--force-prefix",
+        action=argparse.BooleanOptionalAction,
+        help="begin each text with what the prompt says before its masks (default: as the checkpoint does better)",
+    )
+
+
+def generation_settings(args: argparse.Namespace) -> dict[str, int | bool]:
+    """Gives what the user asked for of the decoding; the rest is the checkpoint's own."""
+    settings = {"num_beams": args.beams, "force_prefix": args.force_prefix}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def positive(text: str) -> int:

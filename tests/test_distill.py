@@ -94,6 +94,29 @@ def test_w_e_can_start_aligned_with_clips_texts(world, arguments, tmp_path):
     assert meeting["aligned"] > max(0.5, meeting["random"])
 
 
+def test_the_decoding_is_chosen_on_pictures_held_back(world, arguments, tmp_path, capsys):
+    """It is not trained on them, and what was found stands in the checkpoint, on the terminal and in the card."""
+    assert main(["distill", *arguments, "--hold_back", "3"]) == 0
+    [told] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("It writes ")]
+    assert told.endswith("on 3 pictures).")
+    chosen = told.startswith("It writes after the known beginning")
+    model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert model.generation_config.force_prefix is chosen
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert told.removeprefix("It writes ").removesuffix(".") in card
+    assert "9 pictures" in card
+
+
+def test_the_decoding_is_chosen_on_the_evaluation_split(world, arguments, capsys):
+    assert main(["distill", *arguments, "--eval_split", "train"]) == 0
+    assert "on 12 pictures)." in capsys.readouterr().out
+
+
+def test_more_pictures_held_back_than_there_are_is_an_error(world, arguments, capsys):
+    assert main(["distill", *arguments, "--hold_back", "12"]) == 2
+    assert "hold_back=12: give a number of pictures below the 12 that there are." in capsys.readouterr().err
+
+
 def test_distill_leaves_a_checkpoint(world, arguments, tmp_path, capsys):
     extra = [
         "--replay",
