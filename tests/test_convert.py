@@ -200,6 +200,14 @@ def without_mask_in_transformers(folder: Path):
     model.save_pretrained(folder / "bart")
 
 
+def without_merges(folder: Path):
+    """Saves the tokenizer as long ago, in vocabulary and merges, and empties the latter."""
+    vocabulary = json.loads((folder / "bart/tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "bart/tokenizer.json").unlink()
+    (folder / "bart/vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "bart/merges.txt").write_text("")
+
+
 def edit_fairseq(**arguments) -> Callable[[Path], None]:
     def change(folder: Path):
         content = torch.load(folder / "fairseq/model.pt", weights_only=False)
@@ -507,6 +515,11 @@ CASES = {  # name: (vision, text, change, what the line says)
         *("clip", "bart", write("bart/tokenizer.json", "{}")),
         "bart: its tokenizer cannot be loaded: there is no 'added_tokens'; take the tokenizer's files",
     ),
+    "length of a tokenizer in words": (
+        *("clip", "bart", edit_json("bart/tokenizer_config.json", model_max_length="long")),
+        "bart/tokenizer_config.json: model_max_length is 'long', expected a number of at least 1; take",
+    ),
+    "merges.txt empty": ("clip", "bart", without_merges, "bart/merges.txt is empty; take the tokenizer's files"),
     "BART without a mask": (
         *("clip", "bart", without_mask_in_transformers),
         "bart: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large instead",
