@@ -200,6 +200,11 @@ def without_mask_in_transformers(folder: Path):
     model.save_pretrained(folder / "bart")
 
 
+def without_mask_token(folder: Path):
+    path = folder / "bart/tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mask_token": None}))
+
+
 def without_merges(folder: Path):
     """Saves the tokenizer as long ago, in vocabulary and merges, and empties the latter."""
     vocabulary = json.loads((folder / "bart/tokenizer.json").read_text())["model"]["vocab"]
@@ -520,6 +525,14 @@ CASES = {  # name: (vision, text, change, what the line says)
         "bart/tokenizer_config.json: model_max_length is 'long', expected a number of at least 1; take",
     ),
     "merges.txt empty": ("clip", "bart", without_merges, "bart/merges.txt is empty; take the tokenizer's files"),
+    "tokenizer without a mask": (
+        *("clip", "bart", without_mask_token),
+        "bart: its tokenizer has no mask token; take the tokenizer's files that came with the weights",
+    ),
+    "tokenizer with a mask of its own": (
+        *("clip", "bart", edit_json("bart/tokenizer_config.json", mask_token="[MASK]")),
+        "bart: its tokenizer has 269 tokens, but the model embeds 268; take the tokenizer's files",
+    ),
     "BART without a mask": (
         *("clip", "bart", without_mask_in_transformers),
         "bart: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large instead",
