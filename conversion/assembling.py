@@ -37,7 +37,7 @@ from .proof import (
     refuse_failures,
 )
 from .resolving import open_text, open_vision
-from .sources import CLIPSource
+from .sources import TOKENIZER_REMEDY, CLIPSource
 
 
 MAX_SHARD_SIZE = "5GB"
@@ -186,12 +186,13 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
     """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
     tokenizer, model = source.tokenizer(), source.model()
     entries, embedded = len(tokenizer), model.config.vocab_size
-    if tokenizer.mask_token_id is None or tokenizer.mask_token_id == entries - 1 == embedded:
+    if tokenizer.mask_token_id is None:
+        raise ConversionError(f"{source.name}: its tokenizer has no mask token; {TOKENIZER_REMEDY}.")
+    if tokenizer.convert_tokens_to_ids("<mask>") == entries - 1 == embedded:
         raise no_mask_error(source.name, embedded)
     if entries > embedded:
         raise ConversionError(
-            f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}; take the tokenizer "
-            "that came with the weights."
+            f"{source.name}: its tokenizer has {entries} tokens, but the model embeds {embedded}; {TOKENIZER_REMEDY}."
         )
     report.parts.append(part_of("language model", f"{source.name} ({source.format})", "model.language_model", model))
     save_tower(model, folder)

@@ -17,6 +17,7 @@ from .errors import ConversionError, blaming, first_line
 
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]
+TOKENIZER_REMEDY = "take the tokenizer's files that came with the weights"
 TOKENIZER_OBJECTS = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json"]
 TOKENIZER_OBJECTS += ["special_tokens_map.json"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -109,8 +110,18 @@ def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase
     for file in TOKENIZER_OBJECTS:
         if (path := Path(name) / file).is_file():
             read_json(path)
-    with blaming(f"{name}: its tokenizer cannot be loaded", "take the tokenizer's files that came with the weights"):
+    merges = Path(name) / "merges.txt"
+    if merges.is_file() and not merges.stat().st_size and not (Path(name) / "tokenizer.json").is_file():
+        # transformers would go on, and cut every word into letters
+        raise ConversionError(f"{merges} is empty; {TOKENIZER_REMEDY}.")
+    with blaming(f"{name}: its tokenizer cannot be loaded", TOKENIZER_REMEDY):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **settings)
+    length = tokenizer.model_max_length
+    if not isinstance(length, (int, float)) or length < 1:
+        raise ConversionError(
+            f"{name}/tokenizer_config.json: model_max_length is {length!r}, expected a number of at least 1; "
+            f"{TOKENIZER_REMEDY}."
+        )
     return tokenizer
 
 

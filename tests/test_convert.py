@@ -200,6 +200,19 @@ def without_mask_in_transformers(folder: Path):
     model.save_pretrained(folder / "bart")
 
 
+def without_mask_token(folder: Path):
+    path = folder / "bart/tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mask_token": None}))
+
+
+def without_merges(folder: Path):
+    """Saves the tokenizer as long ago, in vocabulary and merges, and empties the latter."""
+    vocabulary = json.loads((folder / "bart/tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "bart/tokenizer.json").unlink()
+    (folder / "bart/vocab.json").write_text(json.dumps(vocabulary))
+    (folder / "bart/merges.txt").write_text("")
+
+
 def edit_fairseq(**arguments) -> Callable[[Path], None]:
     def change(folder: Path):
         content = torch.load(folder / "fairseq/model.pt", weights_only=False)
@@ -506,6 +519,19 @@ CASES = {  # name: (vision, text, change, what the line says)
     "tokenizer.json of nothing": (
         *("clip", "bart", write("bart/tokenizer.json", "{}")),
         "bart: its tokenizer cannot be loaded: there is no 'added_tokens'; take the tokenizer's files",
+    ),
+    "length of a tokenizer in words": (
+        *("clip", "bart", edit_json("bart/tokenizer_config.json", model_max_length="long")),
+        "bart/tokenizer_config.json: model_max_length is 'long', expected a number of at least 1; take",
+    ),
+    "merges.txt empty": ("clip", "bart", without_merges, "bart/merges.txt is empty; take the tokenizer's files"),
+    "tokenizer without a mask": (
+        *("clip", "bart", without_mask_token),
+        "bart: its tokenizer has no mask token; take the tokenizer's files that came with the weights",
+    ),
+    "tokenizer with a mask of its own": (
+        *("clip", "bart", edit_json("bart/tokenizer_config.json", mask_token="[MASK]")),
+        "bart: its tokenizer has 269 tokens, but the model embeds 268; take the tokenizer's files",
     ),
     "BART without a mask": (
         *("clip", "bart", without_mask_in_transformers),
