@@ -54,7 +54,7 @@ def _runs_as_command() -> bool:
         installed = metadata.files(__name__) or []
     except metadata.PackageNotFoundError:
         return False
-    return any(file.name == script.name and file.locate().resolve() == script.resolve() for file in installed)
+    return any(file.name == script.name and Path(file.locate()).resolve() == script.resolve() for file in installed)
 
 
 # Importing torch takes seconds, which `vlkd --help` should not cost: there, the first class asked for does this.
