@@ -68,6 +68,12 @@ class CardTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.run_facts = run_facts or RunFacts(Provenance.of_config(self.model.config))
 
+    def _issue_warnings_after_load(self, load_result: Any):
+        """Warns of weights that a checkpoint lacks, but not of those that are tied to others and so in no file."""
+        tied = set(self.accelerator.unwrap_model(self.model).all_tied_weights_keys)
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
+
     def create_model_card(
         self,
         language: str | None = None,
