@@ -1,6 +1,8 @@
 """`vlkd answer`: asks questions about pictures."""
 
 import json
+import os
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -9,6 +11,7 @@ from modeling_vlkd.generation_vlkd import generate_answers
 
 from .parser import Parser
 from .pictures import (
+    PICTURE_SUFFIXES,
     PictureReader,
     add_common_arguments,
     add_generation_arguments,
@@ -53,6 +56,8 @@ def main(argv: list[str]) -> int:
     images, questions = (args.inputs, args.question) if args.question else (args.inputs[:-1], args.inputs[-1:])
     if not images:
         parser.error(f"expected pictures and a question, got only {args.inputs[0]!r}")
+    if not args.question and names_picture(questions[0]):
+        parser.error(f"the question is missing: {questions[0]!r}, the last word, names pictures (or give --question)")
     paths = find_pictures(images)
     model, processor = load_checkpoint(args.checkpoint, args.device)
     prompts = processor.question_prompts(questions, args.masks)  # refuses an empty question before a picture is read
@@ -76,6 +81,12 @@ def main(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     return reader.exit_code
+
+
+def names_picture(word: str) -> bool:
+    """Whether the word in the place of the question is none, but a path, a URL, or what looks like a picture."""
+    one_word = len(word.split()) == 1
+    return os.path.exists(word) or (one_word and ("://" in word or Path(word).suffix.lower() in PICTURE_SUFFIXES))
 
 
 def line(name: str, question: str, answer: dict, many_images: bool, many_questions: bool) -> str:

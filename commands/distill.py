@@ -25,6 +25,8 @@ from modeling_vlkd.trainers.questions import make_question_set, read_questions
 from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
+from .config_file import with_config
+from .outcome import diverged, example_command, refuse_diverged, warn_of_rise
 from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume, require_writable
 
@@ -109,19 +111,23 @@ def main(argv: list[str]) -> int:
     refuse_half_a_model(parser, arguments, needs_teacher(arguments, training))
     require_writable(training.output_dir)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
-    for path in filter(None, (arguments.replay, arguments.questions)):
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path} does not exist.")
+    if training.eval_strategy != "no" and arguments.eval_split is None:
+        parser.error(f"--eval_strategy {training.eval_strategy.value} needs --eval_split, the split to evaluate on")
     trainer, interrupt, unseen = make_trainer(arguments, training, facts_of(arguments, card, argv), checkpoint)
     trainer.train(resume_from_checkpoint=checkpoint)
     interrupt.raise_if_interrupted(trainer.state.global_step)
-    if unseen is not None:
-        choose_decoding_at_the_end(trainer, unseen)
-    evaluate_at_the_end(trainer)
+    fault = diverged(trainer)
+    if fault is None:
+        if unseen is not None:
+            choose_decoding_at_the_end(trainer, unseen)
+        evaluate_at_the_end(trainer)
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
-    print(f"The distilled model is in {training.output_dir}; try `vlkd answer --checkpoint {training.output_dir}`.")
+    refuse_diverged(fault, training.output_dir, training.learning_rate)
+    warn_of_rise("vlkd distill", trainer.state.log_history)
+    example = example_command(training.output_dir, arguments.dataset)
+    print(f"The distilled model is in {training.output_dir}; try\n  {example}")
     return 0
 
 
@@ -188,7 +194,7 @@ def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) 
         provenance.add_source(Source.find("text teacher", arguments.teacher))
     provenance.license = card.license or provenance.license
     provenance.language = card.language or provenance.language
-    provenance.commands.append(command_line("distill", argv))
+    provenance.commands.append(command_line("distill", with_config(argv)))
     names = ("align_text_projection", "flip", "keep_pixels")
     settings = {name: True for name in names if getattr(arguments, name)}
     role = TRAINED_ON if arguments.eval_split == arguments.split else "evaluation"
@@ -259,4 +265,6 @@ def load_pairs_of(arguments: DistillArguments, split: str) -> Dataset:
 if __name__ == "__main__":
     import sys
 
-    sys.exit(main(sys.argv[1:]))
+    from .main import main as vlkd  # which makes one line of what goes wrong
+
+    sys.exit(vlkd(["distill", *sys.argv[1:]]))

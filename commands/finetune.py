@@ -14,6 +14,8 @@ from modeling_vlkd.trainers.questions import finetuning_examples, make_question_
 from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
+from .config_file import with_config
+from .outcome import diverged, example_command, refuse_diverged, warn_of_rise
 from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume, require_writable
 
@@ -51,6 +53,8 @@ def main(argv: list[str]) -> int:
     arguments, card, training = parser.parse(argv)
     require_writable(training.output_dir)
     checkpoint = checkpoint_to_resume(training.output_dir, training.resume_from_checkpoint)
+    if training.eval_strategy != "no" and arguments.eval_questions is None:
+        parser.error(f"--eval_strategy {training.eval_strategy.value} needs --eval_questions, a file to evaluate on")
     rows = read_questions(arguments.questions)
     trained_on = TrainedOn.of_questions(arguments.questions, rows)
     if checkpoint is not None:
@@ -75,14 +79,18 @@ def main(argv: list[str]) -> int:
     )
     trainer.train(resume_from_checkpoint=checkpoint)
     interrupt.raise_if_interrupted(trainer.state.global_step)
-    if eval_questions:
+    fault = diverged(trainer)
+    if eval_questions and fault is None:
         accuracy = answer_accuracy(model, processor, eval_questions, batch_size=training.eval_batch_size)
         print(f"{accuracy:.2%} of {len(eval_questions.questions)} questions answered right.")
         trainer.run_facts.results.append(result_on(trainer.run_facts.eval_questions, *VQA, accuracy))
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
-    print(f"The finetuned model is in {training.output_dir}.")
+    refuse_diverged(fault, training.output_dir, training.learning_rate)
+    warn_of_rise("vlkd finetune", trainer.state.log_history)
+    example = example_command(training.output_dir, rows[0]["image"], rows[0]["question"])
+    print(f"The finetuned model is in {training.output_dir}; try\n  {example}")
     return 0
 
 
@@ -94,7 +102,7 @@ def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str],
     )
     provenance.license = card.license or provenance.license
     provenance.language = card.language or provenance.language
-    provenance.commands.append(command_line("finetune", argv))
+    provenance.commands.append(command_line("finetune", with_config(argv)))
     evaluated = UNNAMED
     if arguments.eval_questions:
         role = TRAINED_ON if Path(arguments.eval_questions).samefile(arguments.questions) else "evaluation"
@@ -105,4 +113,6 @@ def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str],
 if __name__ == "__main__":
     import sys
 
-    sys.exit(main(sys.argv[1:]))
+    from .main import main as vlkd  # which makes one line of what goes wrong
+
+    sys.exit(vlkd(["finetune", *sys.argv[1:]]))

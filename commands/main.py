@@ -1,5 +1,6 @@
 """The `vlkd` command: finds the subcommand, and turns what went wrong into one line and exit code 2."""
 
+import logging
 import os
 import sys
 from importlib import import_module
@@ -18,6 +19,9 @@ SUBCOMMANDS = {
     "convert": "assemble a model from a CLIP and a BART in any format",
     "push": "publish a model on the Hub",
 }
+# bitsandbytes, where it is installed, comes in with peft and warns that it found no faster 4-bit kernel on the Hub,
+# which no command here uses.
+KERNELS_LOG = "bitsandbytes.backends.cpu.ops"
 WIDTH = max(map(len, SUBCOMMANDS)) + 2
 HELP = "\n".join(
     [
@@ -62,6 +66,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(name: str, argv: list[str]) -> int:
     """Runs a subcommand, with what takes seconds to import."""
+    if name in ("distill", "finetune"):
+        from .early_checks import refuse_early  # not for `vlkd --help`: this takes a part of a second, too
+
+        refuse_early(name, argv)
+    logging.getLogger(KERNELS_LOG).addFilter(is_of_use)
     import_module("modeling_vlkd.registration")
     from huggingface_hub.errors import StrictDataclassError  # raised for a wrong value in a config.json
 
@@ -69,6 +78,10 @@ def run(name: str, argv: list[str]) -> int:
         return import_module(f"modeling_vlkd.commands.{name}").main(argv) or 0
     except StrictDataclassError as error:
         raise ValueError(first_line(error)) from error
+
+
+def is_of_use(record: logging.LogRecord) -> bool:
+    return "kernels-community" not in record.getMessage()
 
 
 def one_line(error: Exception) -> str:

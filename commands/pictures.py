@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from safetensors import SafetensorError
@@ -102,19 +104,27 @@ def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str)
         processor.refuse_overlong(processor.tokenizer(list(texts), verbose=False)["input_ids"], remedy)
 
 
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+
+
 def find_pictures(patterns: Sequence[str]) -> list[str]:
     """Lists the pictures that paths, folders (with all below them), globs and URLs name, in that order.
+
+    A `file://` URL is given as the path that it names.
 
     Raises:
         FileNotFoundError: one of them names nothing.
     """
     found: list[str] = []
     for pattern in patterns:
+        if pattern.startswith("file://"):
+            pattern = url2pathname(urlparse(pattern).path)
         if pattern.startswith(("http://", "https://")) or os.path.isfile(pattern):
             found.append(pattern)
             continue
         paths = Path(pattern).rglob("*") if os.path.isdir(pattern) else map(Path, glob.glob(pattern, recursive=True))
-        pictures = sorted(str(path) for path in paths if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+        pictures = sorted(str(path) for path in paths if is_picture(path))
         if not pictures:
             kind = "no pictures in the folder" if os.path.isdir(pattern) else "no such picture"
             raise FileNotFoundError(f"{kind}: {pattern}")

@@ -1,21 +1,27 @@
 """The parser of the training commands: dataclasses become flags, and `--config file.yaml` may give any of them."""
 
 import argparse
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-from transformers import HfArgumentParser
+import torch
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 
 from modeling_vlkd.trainers.whole_checkpoints import check_named, find_whole_checkpoint
 
+from .config_file import with_config
 from .parser import Parser
 
 
+MORE_HELP = """
+--help-all lists {count} more flags, of transformers' training arguments. Those used most: --num_train_epochs,
+--max_steps, --learning_rate, --per_device_train_batch_size, --gradient_accumulation_steps, --eval_strategy,
+--save_steps, --report_to, --seed.
+"""
 RESUME_HELP = "`true` to go on with the run in --output_dir from its last checkpoint, or the folder of a checkpoint"
 
 
@@ -24,6 +30,17 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescr
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
+
+
+class HelpAll(argparse.Action):
+    """Prints the help with transformers' flags."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any):
+        print(parser.format_whole_help(), end="")  # type: ignore[attr-defined]
+        parser.exit()
 
 
 def is_ours(dataclass_type: type) -> bool:
@@ -41,52 +58,60 @@ class TrainingParser(HfArgumentParser):
     def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
         super().__init__(dataclass_types, allow_abbrev=False, formatter_class=HelpWithDefaults, **kwargs)
         self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
-        # transformers has more than a hundred, which would stand between ours.
+        self.add_argument("--help-all", "--help_all", action=HelpAll, help="show transformers' flags, too, and exit")
         first = {"output_dir", "resume_from_checkpoint"}
         first |= {name for each in dataclass_types if is_ours(each) for name in each.__annotations__}
         all_fields = {field.name for each in dataclass_types for field in fields(each)}
-        inherited = self.add_argument_group("flags of transformers' training arguments")
+        self.inherited = self.add_argument_group("flags of transformers' training arguments")
         for action in list(self._optionals._group_actions):
             if action.dest in all_fields - first:
                 self._optionals._group_actions.remove(action)
-                inherited._group_actions.append(action)
+                self.inherited._group_actions.append(action)
             if action.dest == "resume_from_checkpoint":
                 action.help = RESUME_HELP
+
+    def format_help(self) -> str:
+        """Tell of our own flags alone: transformers has more than a hundred, among which they would be lost."""
+        place = self._action_groups.index(self.inherited)
+        del self._action_groups[place]
+        try:
+            return super().format_help() + MORE_HELP.format(count=len(self.inherited._group_actions))
+        finally:
+            self._action_groups.insert(place, self.inherited)
+
+    def format_whole_help(self) -> str:
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         Parser.error(self, message)  # type: ignore[arg-type]
 
     def parse(self, argv: Sequence[str]) -> tuple:
         """Parse flags, and the file of more of them, into one object of each dataclass."""
-        config = TrainingParser([], add_help=False).parse_known_args(argv)[0].config
         *parsed, _namespace, remaining = self.parse_args_into_dataclasses(
-            args=[*(read_config(config) if config else []), *argv],
-            return_remaining_strings=True,
-            look_for_args_file=False,
+            args=with_config(argv), return_remaining_strings=True, look_for_args_file=False
         )
         if remaining:
             self.error(f"unrecognized arguments: {' '.join(remaining)}")
+        for each in parsed:
+            if isinstance(each, TrainingArguments):
+                require_integrations(each.report_to)
+                # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
+                each.dataloader_pin_memory &= torch.accelerator.is_available()
         return tuple(parsed)
 
 
-def read_config(path: str) -> list[str]:
-    """Turn a YAML file of `flag: value` lines into command-line arguments."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no lines of the form `flag: value`.")
-    arguments = []
-    for name, value in values.items():
-        if value is None:
-            continue
-        arguments.append(f"--{name}")
-        if isinstance(value, list):
-            arguments.extend(map(str, value))
-        else:
-            arguments.append(json.dumps(value) if isinstance(value, dict | bool) else str(value))
-    return arguments
+def require_integrations(report_to: Sequence[str]):
+    """Stop before any preparation if what the run shall be reported to is not installed.
+
+    Raises:
+        ValueError: transformers does not know it, or it is not installed, with how to install it.
+    """
+    for name in report_to:
+        try:
+            for callback in get_reporting_integration_callbacks([name]):
+                callback()
+        except (ValueError, RuntimeError, ImportError) as error:
+            raise ValueError(f"--report_to {name}: {' '.join(str(error).split())}") from error
 
 
 def require_writable(output_dir: str):

@@ -4,7 +4,7 @@ Importing the package makes transformers' Auto classes and pipelines know the mo
 """
 
 import sys
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,22 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(".registration", __name__)  # nothing new but in the command, which has put it off
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
-# Importing torch takes seconds, which `vlkd --help` should not cost: there, the command that runs does this.
-if Path(sys.argv[0]).stem != "vlkd":
+def _runs_as_command() -> bool:
+    """Whether this process runs the installed command `vlkd`, and not a script of a user's that has its name."""
+    script = Path(sys.argv[0] if sys.argv else "")
+    if script.name.lower() not in ("vlkd", "vlkd.exe", "vlkd-script.py"):
+        return False
+    try:
+        installed = metadata.files(__name__) or []
+    except metadata.PackageNotFoundError:
+        return False
+    return any(file.name == script.name and Path(file.locate()).resolve() == script.resolve() for file in installed)
+
+
+# Importing torch takes seconds, which `vlkd --help` should not cost: there, the first class asked for does this.
+if not _runs_as_command():
     import_module(".registration", __name__)

@@ -21,6 +21,7 @@ DATA_ROLES = ("image-caption pairs", "replayed texts", "questions and answers")
 # without it makes the same in one go.
 UNTOLD = {"hub_token", "push_to_hub_token", "run_name", "logging_dir", "project", "resume_from_checkpoint"}
 UNTOLD |= {"trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
+NAMES = {"image_column", "caption_column", "split", "eval_split", "metric_for_best_model", "message"}  # never paths
 HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "hub_model_id"}  # of others, a/b is a path
 FOLDERS = re.compile(r"""(^|[=:,"'\s])(?!//)(?:[^/:,="']*/)+(?=[^/:,="'\s])""")
 
@@ -208,9 +209,9 @@ def public_words(words: Sequence[str]) -> list[str]:
 
 def public_value(option: str, value: str) -> str:
     """Gives the value of an option as it may be published: Hub ids as they are, of a path the last part."""
-    if "/" not in value:
+    if "/" not in value or option in NAMES:
         return value
-    if value.startswith(("{", "[")):  # JSON
+    if value.startswith(("{", "[")) or "=" in value:  # JSON, or settings such as `betas=(0.9,0.98),states=here/x`
         return hide_folders(value)
     shown, on_hub = public_name(value)
     if on_hub:

@@ -1,5 +1,6 @@
 """What a user gets who got something wrong: one line that says what to do, exit code 2, nothing half-written."""
 
+import importlib.util
 import json
 import logging
 import resource
@@ -49,11 +50,16 @@ CASES = [
     ("--verbose", "there is no command '--verbose'"),
     ("answer", "the following arguments are required"),
     ("answer {place}/good.png --checkpoint {place}/vlkd", "expected pictures and a question"),
+    ("answer {place}/good.png {place}/mixed/a.png", "the question is missing: '{place}/mixed/a.png', the last word"),
+    ("answer {place}/good.png nope.JPG --checkpoint {place}/vlkd", "the question is missing: 'nope.JPG'"),
+    ("answer {place}/good.png {place}/mixed --checkpoint {place}/vlkd", "the question is missing: '{place}/mixed'"),
+    ("answer {place}/good.png https://a.b/c --checkpoint {place}/vlkd", "the question is missing: 'https://a.b/c'"),
     ("answer {place}/good.png what? --maks 3", "did you mean --masks?"),
     ("answer {place}/good.png what? --masks 0", "expected a whole number of at least 1, got '0'"),
     ("answer {place}/good.png what? --beams two", "expected a whole number of at least 1, got 'two'"),
     ("answer {place}/good.png what? --top-k -1", "expected a whole number of at least 1, got '-1'"),
     ("answer {place}/nope.png what? --checkpoint {place}/vlkd", "no such picture: {place}/nope.png"),
+    ("answer file://{place}/nope.png what? --checkpoint {place}/vlkd", "no such picture: {place}/nope.png"),
     ("answer {place}/*.webp what? --checkpoint {place}/vlkd", "no such picture"),
     ("answer {place}/no_pictures what? --checkpoint {place}/vlkd", "no pictures in the folder"),
     ("answer {place}/good.png '' --checkpoint {place}/vlkd", "Question 0 is ''"),
@@ -159,15 +165,55 @@ def test_every_command_has_help(name: str, capsys):
     assert f"vlkd {name}" in capsys.readouterr().out
 
 
-def test_help_begins_with_what_is_our_own(capsys):
-    assert exit_code(["distill", "--help"]) == 0
+OURS = {
+    "distill": ["--dataset", "--output_dir", "--ttdm_weight", "--mask_ratio", "--resume_from_checkpoint"],
+    "finetune": ["--questions", "--eval_questions", "--output_dir", "--resume_from_checkpoint"],
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_help_shows_what_is_our_own_and_says_how_to_see_the_rest(name: str, capsys):
+    assert exit_code([name, "--help"]) == 0
+    brief = capsys.readouterr().out
+    assert exit_code([name, "--help-all"]) == 0
     own, inherited = capsys.readouterr().out.split("flags of transformers' training arguments:")
-    for flag in ("--dataset", "--output_dir", "--ttdm_weight", "--mask_ratio", "--resume_from_checkpoint"):
+    for flag in OURS[name]:
+        assert f"  {flag} " in brief
         assert f"  {flag} " in own
         assert f"  {flag} " not in inherited
-    assert "--adam_beta1" in inherited
-    assert "`true` to go on with the run" in own
+    assert "  --adam_beta1 " in inherited
+    assert "  --adam_beta1 " not in brief
+    assert len(brief.splitlines()) < 150
+    assert "--help-all lists" in brief.splitlines()[-3]
+    assert "`true` to go on with the run" in brief
     assert "default: None" not in own + inherited
+
+
+def test_a_file_url_is_the_path_that_it_names(place: Path, tmp_path: Path, capsys):
+    shutil.copy(place / "good.png", tmp_path / "a picture.png")
+    url = (tmp_path / "a picture.png").as_uri()
+    assert "%20" in url
+    assert exit_code(["caption", url, "--checkpoint", str(place / "vlkd"), "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    assert found["image"] == str(tmp_path / "a picture.png")
+
+
+def test_a_kernel_that_no_command_uses_is_not_missed(capsys):
+    """What bitsandbytes logs when peft imports it on a CPU that could use one, in the words of its own source."""
+    heard: list[str] = []
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    log.addHandler(handler)
+    try:
+        assert exit_code(["answer"]) == 2
+        log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure", "reason")
+        log.warning("something else")
+    finally:
+        log.removeHandler(handler)
+    assert heard == ["something else"]
+    source = Path(importlib.util.find_spec("bitsandbytes.backends.cpu.ops").origin).read_text()
+    assert "Failed to load CPU gemm_4bit_forward from kernels-community" in source
 
 
 def test_no_command_prints_help(capsys):

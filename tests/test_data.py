@@ -107,11 +107,26 @@ TABLES = {
         "metadata.csv cannot be read (Error tokenizing",
     ),
     "comma": ("metadata.csv", "file_name,caption\na.png,a\nb.jpg,big, blue\n", "Expected 2 fields in line 3, saw 3"),
-    "column": ("metadata.csv", "name,caption\na.png,a red box\n", "it needs the columns file_name and, say, caption"),
+    "column": (
+        "metadata.csv",
+        "name,caption\na.png,a red box\n",
+        "has no column 'file_name'; it has name, caption; it needs",
+    ),
     "json": (
         "metadata.jsonl",
         '{"file_name": "a.png", "caption"\n',
         "metadata.jsonl cannot be read (JSON parse error",
+    ),
+    "semicolons": (
+        "metadata.csv",
+        "file_name;caption\na.png;a red box, big\n",
+        "it has file_name, caption, separated by ';': separate them by commas; it needs",
+    ),
+    "tabs": ("metadata.csv", "file_name\tcaption\na.png\ta\n", "it has file_name, caption, separated by tabs"),
+    "keys": (
+        "metadata.jsonl",
+        '{"name": "a.png", "caption": "a"}\n',
+        "has no column 'file_name'; it has name, caption",
     ),
     "no json": ("metadata.jsonl", "", "metadata.jsonl cannot be read ("),
     "parquet of captions": ("metadata.parquet", "12345", "metadata.parquet cannot be read ("),
@@ -128,6 +143,36 @@ def test_a_table_that_cannot_be_read_is_named_with_a_remedy(case, pictures):
     assert message in str(caught.value)
     assert "give whole parquet files." in str(caught.value) or "quotes around a caption" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_a_table_in_another_encoding_is_named_with_the_line(name, pictures):
+    csv_lines = "file_name,caption\na.png,a box\nb.jpg,une bo\xeete\n"
+    json_lines = '{"file_name": "c.png", "caption": "a"}\n{"file_name": "a.png", "caption": "b"}\n'
+    json_lines += '{"file_name": "b.jpg", "caption": "une bo\xeete"}\n'
+    (pictures / name).write_text(csv_lines if name.endswith("csv") else json_lines, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"^Line 3 of .*{name} is not UTF-8 \(.*\); save the file again as UTF-8\.$"):
+        load_captioned_images(pictures)
+
+
+def test_captions_that_are_numbers_become_texts(pictures):
+    write_csv(pictures, [("a.png", 1), ("b.jpg", 22), ("c.png", 3)])
+    assert load_captioned_images(pictures)["captions"][:] == [["1"], ["22"], ["3"]]
+
+
+@pytest.mark.parametrize("gap", ["", "NA", "None"])
+def test_a_gap_among_captions_that_are_numbers_is_named_by_its_row(gap, pictures):
+    write_csv(pictures, [("a.png", 1.5), ("b.jpg", gap), ("c.png", 3)])
+    with pytest.raises(ValueError, match=r"^Row 1 of .* has an empty caption \((None|nan)\); fill it in or leave"):
+        load_captioned_images(pictures)
+
+
+def test_labels_are_captions_by_their_names(pictures, tmp_path):
+    label = datasets.ClassLabel(names=["a red box", "a teal box"])
+    dataset = as_dataset(pictures).remove_columns("text").add_column("label", [0, 1, 1]).cast_column("label", label)
+    dataset.save_to_disk(tmp_path / "saved")
+    captions = load_captioned_images(tmp_path / "saved", caption_column="label")["captions"]
+    assert captions[:] == [["a red box"], ["a teal box"], ["a teal box"]]
 
 
 @pytest.mark.parametrize("name", ["nosuch/", "nosuchfolder", "no/such/folder"])

@@ -1,10 +1,15 @@
 import csv
 import errno
+import logging
 import os
 import re
+import runpy
+import shlex
 import shutil
 import signal
+import sys
 import tempfile
+import warnings
 
 import datasets
 import pytest
@@ -133,6 +138,9 @@ def test_distill_leaves_a_checkpoint(world, arguments, tmp_path, capsys):
     for name in ("ttdm", "itcl", "icti", "replay", "eval_vqa_accuracy", "eval_retrieval_i2t"):
         assert f"'{name}'" in output
     assert f"The distilled model is in {tmp_path / 'out'}" in output
+    command, *words = shlex.split(output.splitlines()[-1])  # what is said to try runs as it is
+    assert command == "vlkd"
+    assert main(words) == 0
     model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "out")
     clip = CLIPModel.from_pretrained(world / "clip")
     assert torch.equal(model.model.vision_tower.visual_projection.weight, clip.visual_projection.weight)
@@ -151,7 +159,13 @@ def test_resuming_is_asked_for_and_an_old_run_is_not_written_over(arguments, tmp
     assert main(["distill", *arguments, "--save_steps", "2"]) == 0
     assert main(["distill", *arguments]) == 2
     assert "holds a run with checkpoints" in capsys.readouterr().err
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logging.getLogger("transformers").addHandler(handler)
     assert main(["distill", *arguments, "--max_steps", "6", "--resume_from_checkpoint", "true"]) == 0
+    logging.getLogger("transformers").removeHandler(handler)
+    assert not [message for message in heard if "missing keys" in message]  # those that are tied are in no file
     assert (tmp_path / "out" / "trainer_state.json").read_text().count('"step"') >= 6
     kept = sorted(path.name.split("-")[0] for path in (tmp_path / "cache").iterdir())
     assert kept == ["image_rows", "text_embeds"]  # both runs used the same
@@ -323,8 +337,46 @@ def test_training_into_the_same_folder_keeps_an_edited_card(arguments, tmp_path,
     assert "| seed | `2` |" in (tmp_path / "out" / "README.generated.md").read_text()
 
 
+def test_a_run_that_diverges_is_saved_and_said(world, arguments, tmp_path, capsys):
+    questions = ["--questions", str(world / "questions.csv")]
+    assert main(["distill", *arguments, *questions, "--learning_rate", "1e30"]) == 2
+    captured = capsys.readouterr()
+    assert "vlkd distill: error: The training diverged: ttdm was nan at step 4." in captured.err
+    assert "try" not in captured.out
+    assert {"README.md", "model.safetensors", "trainer_state.json"} <= {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
+
+
+def test_without_an_accelerator_nothing_is_pinned(arguments, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    parser = distill.TrainingParser([distill.DistillArguments, distill.VLKDDistillationConfig])
+    _, training = parser.parse([*arguments, "--use_cpu", "false"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(torch.utils.data.DataLoader([1, 2], pin_memory=training.dataloader_pin_memory))
+
+
+def test_the_card_tells_what_the_config_file_says(world, arguments, tmp_path):
+    config = tmp_path / "recipe.yaml"
+    config.write_text(
+        f"itcl_weight: 0.5\nlr_scheduler_kwargs: {{}}\nquestions: {world}/questions.csv\nrun_name: mine\n"
+    )
+    quick = [*arguments, "--max_steps", "1"]
+    assert main(["distill", "--config", str(config), *quick]) == 0
+    [command] = card_in(tmp_path / "out").data.vlkd["commands"]
+    lines = ["--itcl_weight", "0.5", "--lr_scheduler_kwargs", "{}", "--questions", "questions.csv"]
+    assert shlex.split(command)[2 : 2 + len(lines)] == lines
+    assert shlex.split(command)[2 + len(lines) :] == shlex.split(command_line("distill", quick))[2:]
+    assert "mine" not in command
+
+
 BAD = [
     (["--visoin", "x"], "unrecognized arguments: --visoin x; did you mean --vision?"),
+    (["--batch_size", "8"], "unrecognized arguments: --batch_size 8; did you mean --per_device_train_batch_size?"),
+    (["--eval_strategy", "epoch"], "--eval_strategy epoch needs --eval_split, the split to evaluate on"),
+    (["--report_to", "wandb"], "--report_to wandb: WandbCallback requires wandb to be installed. Run `pip install"),
+    (["--report_to", "nowhere"], "--report_to nowhere: nowhere is not supported, only"),
     (["--learning_rate", "fast"], "invalid float value"),
     (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
     (["--dataset", "/nowhere"], "/nowhere does not exist"),
@@ -434,6 +486,7 @@ def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
     assert main(["finetune", *map(str, flags)]) == 0
     output = capsys.readouterr().out
     assert "of 12 questions answered right" in output
+    assert main(shlex.split(output.splitlines()[-1])[1:]) == 0  # what is said to try
     VLKDForConditionalGeneration.from_pretrained(tmp_path / "tuned")
 
 
@@ -453,6 +506,41 @@ def test_finetuning_does_not_go_on_with_other_questions(world, converted, tmp_pa
     assert "and not on others.csv (12 examples, " in error
     assert main([*tune, *more, *questions]) == 0
     assert (tmp_path / "tuned" / "checkpoint-2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--eval_strategy epoch", "--eval_strategy epoch needs --eval_questions, a file to evaluate on"),
+        (
+            "--report_to wandb",
+            "--report_to wandb: WandbCallback requires wandb to be installed. Run `pip install wandb`.",
+        ),
+        ("--batch_size 8", "unrecognized arguments: --batch_size 8; did you mean --per_device_train_batch_size?"),
+        ("--checkpoint ./nowhere", "--checkpoint ./nowhere does not exist"),
+    ],
+)
+def test_finetune_refuses_before_any_preparation(flags, message, world, tmp_path, capsys):
+    words = ["--checkpoint", str(world / "clip"), "--questions", str(world / "questions.csv"), "--use_cpu", "true"]
+    try:
+        code = main(["finetune", *words, "--output_dir", str(tmp_path / "out"), *flags.split()])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    [error] = capsys.readouterr().err.strip().splitlines()
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", ["distill", "finetune"])
+def test_what_accelerate_launches_says_one_line_too(name, monkeypatch, capsys):
+    """Several processes are started by `-m modeling_vlkd.commands.distill`, past the `vlkd` command."""
+    monkeypatch.setattr(sys, "argv", [name, "--checkpoint", "./nowhere"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(f"modeling_vlkd.commands.{name}", run_name="__main__")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"vlkd {name}: error: --checkpoint ./nowhere does not exist")
 
 
 def test_finetune_names_what_is_wrong(world, tmp_path, capsys):

@@ -79,6 +79,8 @@ def test_folders_are_hidden(word, shown):
         ("--vision ViT-B-16:../me/e.pt --dataset ./pics/b's", "--vision ViT-B-16:e.pt --dataset b's"),
         ("--replay ../o'me/x,y/t.txt", "--replay t.txt"),
         ("--vision hf-hub:laion/CLIP --text here/bart", "--vision hf-hub:laion/CLIP --text bart"),
+        ("--optim_args rank=8,states=../me/x --seed 1", "--optim_args rank=8,states=x --seed 1"),
+        ("--caption_column text/en --eval_split a/b", "--caption_column text/en --eval_split a/b"),
         ('--accelerator_config {"path":"../me/x"}', '--accelerator_config {"path":"x"}'),
     ],
 )

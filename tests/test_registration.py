@@ -43,3 +43,38 @@ print(pipelines.check_task("image-captioning")[1]["impl"].__name__)
 """
     expected = ["VLKDForConditionalGeneration", "VLKDVisualQuestionAnsweringPipeline", "VLKDImageCaptioningPipeline"]
     assert run(code).splitlines() == expected
+
+
+PRINT_REGISTERED = """
+from transformers import AutoConfig, pipelines
+print(AutoConfig.for_model("vlkd").model_type, pipelines.check_task("vqa")[1]["impl"].__name__)
+"""
+
+
+def test_a_script_of_a_users_own_may_have_the_name_of_the_command(tmp_path: Path):
+    """Even without the `.py` by which it could be told from the command."""
+    (tmp_path / "vlkd").write_text(f"import modeling_vlkd\n{PRINT_REGISTERED}")
+    result = subprocess.run([sys.executable, tmp_path / "vlkd"], capture_output=True, text=True)
+    assert result.stdout.strip() == "vlkd VLKDVisualQuestionAnsweringPipeline", result.stderr
+
+
+def test_an_embedded_python_may_have_no_arguments():
+    code = f"import sys; sys.argv = []; import modeling_vlkd\n{PRINT_REGISTERED}"
+    assert run(code) == "vlkd VLKDVisualQuestionAnsweringPipeline"
+
+
+@pytest.mark.parametrize("name", ["vlkd", "vlkd.exe", "vlkd-script.py"])
+def test_the_command_is_known_by_where_it_was_installed(name: str, tmp_path: Path):
+    """Without torch until a class is asked for, on Windows too, whose installers name the script otherwise."""
+    installed = tmp_path / "modeling_vlkd-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: modeling_vlkd\nVersion: 0.1.0\n")
+    (installed / "RECORD").write_text(f"Scripts/{name},,\nmodeling_vlkd/__init__.py,,\n")
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+sys.argv = [{str(tmp_path / "Scripts" / name)!r}, "--help"]
+import modeling_vlkd
+print("torch" in sys.modules)
+"""
+    assert run(code) == "False"

@@ -1,6 +1,8 @@
 """Image-caption data sets, read by `datasets`: folders of pictures, parquet, saved data sets, Hub ids."""
 
+import csv
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from modeling_vlkd.processing_vlkd import open_image
+
+from .tables import describe_columns, refuse_other_encodings
 
 
 METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # beside pictures, as `datasets` names them
@@ -45,7 +49,10 @@ def load_captioned_images(
         raise ValueError(f"{source} has no rows in its split {split!r}.")
     if isinstance(dataset.features[image_column], datasets.Image):
         dataset = dataset.cast_column(image_column, datasets.Image(decode=False))
-    captions = [_as_captions(value, row, source) for row, value in enumerate(dataset[caption_column])]
+    values, feature = dataset[caption_column], dataset.features[caption_column]
+    if isinstance(feature, datasets.ClassLabel):  # whose numbers stand for names
+        values = [None if value is None else feature.names[value] for value in values]
+    captions = [_as_captions(value, row, source) for row, value in enumerate(values)]
     if dataset.info.builder_name == "imagefolder":
         dataset, captions = _merge_rows_of_a_picture(dataset, image_column, captions)
     images = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
@@ -72,7 +79,12 @@ def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
         raise ValueError(
             f"{source} has no captions: put a metadata.csv with the columns file_name and caption beside the pictures."
         )
-    return _read(" or ".join(captions), WHOLE_TABLE, "imagefolder", data_dir=source)
+    try:
+        return _read(" or ".join(captions), WHOLE_TABLE, "imagefolder", data_dir=source)
+    except ValueError:
+        for table in captions:
+            _refuse_faulty_table(Path(table))
+        raise
 
 
 def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.DatasetDict:
@@ -82,6 +94,21 @@ def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.Dataset
     except (ValueError, OSError, LookupError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise ValueError(f"{name} cannot be read ({reason}); {remedy}.") from error
+
+
+def _refuse_faulty_table(path: Path):
+    """Say what `datasets` does not: which line is not UTF-8, or what columns there are without `file_name`."""
+    if path.suffix == ".parquet":
+        return
+    refuse_other_encodings(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            names = next(csv.reader(file), []) if path.suffix == ".csv" else list(json.loads(file.readline()))
+        except (csv.Error, ValueError, TypeError):
+            return
+    if names and not any(name == "file_name" or name.endswith("_file_name") for name in map(str, names)):
+        columns = describe_columns(list(map(str, names)))
+        raise ValueError(f"{path} has no column 'file_name'; it has {columns}; {WHOLE_TABLE}.")
 
 
 def _choose_split(
@@ -120,7 +147,9 @@ def _find_caption_column(dataset: datasets.Dataset, source: str | Path, image_co
 
 
 def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
-    captions = [value] if isinstance(value, str) or value is None else list(value)
+    captions = value if isinstance(value, list) else [value]
+    # A column of numbers, such as prices, is none of texts to `datasets`; NaN is a gap in one.
+    captions = [str(each) if isinstance(each, int | float) and each == each else each for each in captions]
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise ValueError(f"Row {row} of {source} has an empty caption ({value!r}); fill it in or leave the row out.")
     return [" ".join(caption.split()) for caption in captions]

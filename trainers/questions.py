@@ -2,11 +2,16 @@
 
 import csv
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from datasets import Dataset
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -14,6 +19,7 @@ from transformers import PreTrainedModel
 from modeling_vlkd.processing_vlkd import VLKDProcessor, open_image
 
 from .evaluation import QuestionSet
+from .tables import describe_columns, refuse_other_encodings
 
 
 COLUMNS = ("image", "question", "answer")
@@ -22,38 +28,50 @@ COLUMNS = ("image", "question", "answer")
 def read_questions(path: str | Path) -> list[dict[str, str]]:
     """Read a CSV or JSON-lines file with the columns `image`, `question` and `answer`.
 
-    Images are paths, relative to the file.
+    Images are paths, relative to the file. `place` says of each row from which line it is.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, no such column, or a line that cannot be read, by its number.
+        FileNotFoundError, ValueError: no such file or column, or a line that cannot be read or has no picture, by its
+            number.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a CSV or JSON-lines file with image, question, answer.")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a CSV or JSON-lines file with image, question, answer.")
     if path.suffix not in (".csv", ".jsonl", ".json"):
         raise ValueError(f"{path} is neither .csv nor .jsonl; give a file with the columns image, question, answer.")
-    rows = []
+    refuse_other_encodings(path)
+    rows: list[dict[str, str]] = []
+    pictures: set[Path] = set()
     # Not read by `datasets`, to which the answers "None" and "NA" are no text, and "007" is a number.
     with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            for line, row in read_csv(file, path) if path.suffix == ".csv" else read_json(file, path):
-                if missing := [name for name in COLUMNS if name not in row]:
-                    raise ValueError(f"Line {line} of {path} has no column {missing[0]!r}; it has {', '.join(row)}.")
-                fields = {name: "" if row[name] is None else str(row[name]).strip() for name in COLUMNS}
-                if empty := [name for name, value in fields.items() if not value]:
-                    raise ValueError(f"Line {line} of {path} has an empty {empty[0]}; fill it in or leave it out.")
-                rows.append(fields | {"image": str(path.parent / fields["image"])})
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is not UTF-8 ({error.reason}); save it again as UTF-8.") from error
+        for line, row in read_csv(file, path) if path.suffix == ".csv" else read_json(file, path):
+            refuse_missing_columns(list(row), f"Line {line} of {path}")
+            fields = {name: "" if row[name] is None else str(row[name]).strip() for name in COLUMNS}
+            if empty := [name for name, value in fields.items() if not value]:
+                raise ValueError(f"Line {line} of {path} has an empty {empty[0]}; fill it in or leave it out.")
+            image = path.parent / fields["image"]
+            if image not in pictures and not image.is_file():
+                raise FileNotFoundError(f"Line {line} of {path}: there is no picture {image}; mend the path.")
+            pictures.add(image)
+            rows.append(fields | {"image": str(image), "place": f"Line {line} of {path}"})
     if not rows:
         raise ValueError(f"{path} holds no questions; give a file with the columns image, question, answer.")
     return rows
+
+
+def refuse_missing_columns(names: Sequence[str], where: str):
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise ValueError(f"{where} has no column {missing[0]!r}; it has {describe_columns(names)}.")
 
 
 def read_csv(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
     """Give each row with the number of its (last) line."""
     reader = csv.DictReader(file, strict=True)
     try:
+        if reader.fieldnames is not None:
+            refuse_missing_columns(reader.fieldnames, str(path))
         for row in reader:
             if None in row:
                 raise ValueError(
@@ -80,28 +98,61 @@ def read_json(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 @torch.no_grad()
-def embed_pictures(paths: list[str], model: PreTrainedModel, processor: VLKDProcessor, batch_size: int = 64) -> Tensor:
-    """Compute the rows V of pictures by path: `(pictures, rows, dim)`."""
-    parts = []
-    with tqdm(total=len(paths), desc="Image rows", unit="picture") as progress:
-        for first in range(0, len(paths), batch_size):
-            pictures = [open_image(path) for path in paths[first : first + batch_size]]
-            pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
-            parts.append(model.get_image_rows(pixels.to(model.device, model.dtype)).float().cpu())
-            progress.update(len(pictures))
+def embed_pictures(
+    pictures: Iterable[Image.Image], model: PreTrainedModel, processor: VLKDProcessor, batch_size: int = 64
+) -> Tensor:
+    """Compute the rows V of pictures, of which no more than a batch is kept: `(pictures, rows, dim)`."""
+    parts, remaining = [], iter(pictures)
+    while batch := list(islice(remaining, batch_size)):
+        pixels = processor(images=batch, return_tensors="pt")["pixel_values"]
+        parts.append(model.get_image_rows(pixels.to(model.device, model.dtype)).float().cpu())
     return torch.cat(parts)
 
 
-def make_question_set(rows: list[dict[str, str]], model: PreTrainedModel, processor: VLKDProcessor) -> QuestionSet:
-    """Look at each picture once and keep its rows."""
-    paths = sorted({row["image"] for row in rows})
-    place = {path: index for index, path in enumerate(paths)}
-    return QuestionSet(
-        questions=[row["question"] for row in rows],
-        answers=[row["answer"] for row in rows],
-        image_embeds=embed_pictures(paths, model, processor),
-        image_index=[place[row["image"]] for row in rows],
-    )
+def make_question_set(
+    rows: Sequence[Mapping[str, Any]] | Dataset, model: PreTrainedModel, processor: VLKDProcessor
+) -> QuestionSet:
+    """Look at each picture once and keep its rows.
+
+    Args:
+        rows: dictionaries, or a data set of `datasets`, with `image` (a path or a PIL image), `question`, `answer`.
+
+    Raises:
+        ValueError: there are no rows, or a picture cannot be read, by its row or its line.
+    """
+    if not len(rows):
+        raise ValueError("Expected rows with image, question and answer, got none.")
+    places: dict[str | bytes, int] = {}
+    questions, answers, image_index = [], [], []
+
+    def new_pictures() -> Iterator[Image.Image]:
+        for number, row in enumerate(tqdm(rows, desc="Image rows", unit="question")):
+            place = row.get("place", f"Row {number} of the questions")
+            key, picture = picture_key(row["image"], place)
+            if key not in places:
+                places[key] = len(places)
+                yield picture or open_picture(row["image"], place)
+            questions.append(row["question"])
+            answers.append(row["answer"])
+            image_index.append(places[key])
+
+    embeds = embed_pictures(new_pictures(), model, processor)
+    return QuestionSet(questions, answers, embeds, image_index)
+
+
+def picture_key(image: Any, place: str) -> tuple[str | bytes, Image.Image | None]:
+    """Give what tells a picture from others: its path or, of one in memory, a digest of its pixels, and these."""
+    if isinstance(image, str | os.PathLike):
+        return os.fspath(image), None
+    picture = open_picture(image, place)
+    return sha256(f"{picture.size}".encode() + picture.tobytes()).digest(), picture
+
+
+def open_picture(image: Any, place: str) -> Image.Image:
+    try:
+        return open_image(image)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{place}: {error} Mend the picture or leave the row out.") from error
 
 
 def finetuning_examples(question_set: QuestionSet) -> list[dict[str, Any]]:

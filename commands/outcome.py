@@ -1,0 +1,68 @@
+"""How a training run ended: whether what it left is of use, and what to type next."""
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from modeling_vlkd.trainers.card_trainer import NO_LOSS
+
+from .pictures import is_picture
+
+
+def diverged(trainer: Trainer) -> str | None:
+    """Give what is no number any more: a loss that was logged last, or else the weights.
+
+    transformers' log passes over a loss that is NaN (`logging_nan_inf_filter`), the weights after it do not.
+    """
+    losses = loss_entries(trainer.state.log_history)
+    for name, value in (losses[-1] if losses else {}).items():
+        if name not in NO_LOSS and not math.isfinite(value):
+            return f"{name} was {value} at step {losses[-1]['step']}"
+    if not all(bool(weights.isfinite().all()) for weights in trainer.model.parameters()):
+        return "weights are NaN or infinite"
+    return None
+
+
+def refuse_diverged(fault: str | None, output_dir: str, learning_rate: float):
+    """Tell of a run that diverged, once all that it left is saved.
+
+    Raises:
+        ValueError: it did.
+    """
+    if fault is not None:
+        raise ValueError(
+            f"The training diverged: {fault}. The model in {output_dir} is of no use; begin again with a "
+            f"--learning_rate below {learning_rate:g}, or go on from a checkpoint before that."
+        )
+
+
+def warn_of_rise(command: str, log: Sequence[dict[str, Any]]):
+    """Say so if the loss that was logged last is above the first one."""
+    losses = [entry["loss"] for entry in loss_entries(log)]
+    if losses and losses[-1] > losses[0]:
+        print(
+            f"{command}: warning: the loss rose from {losses[0]:.4g} to {losses[-1]:.4g}; train longer, or with a "
+            "lower --learning_rate.",
+            file=sys.stderr,
+        )
+
+
+def loss_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [entry for entry in log if "loss" in entry]
+
+
+def example_command(output_dir: str, pictures: str | Path, question: str = "what is in the picture?") -> str:
+    """Give a command that asks the model, about a picture of the user's if one can be named.
+
+    Args:
+        pictures: a picture, or a folder in which there may be some.
+    """
+    path = Path(pictures)
+    found = path.rglob("*") if path.is_dir() else iter([path])
+    picture = next((str(each) for each in found if is_picture(each)), "YOUR_PICTURE.jpg")
+    return shlex.join(["vlkd", "answer", picture, question, "--checkpoint", output_dir])
