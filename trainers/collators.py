@@ -96,7 +96,7 @@ class VLKDDistillationCollator:
     max_text_length: int = 64
     mask_ratio: float = 0.15
     mean_span: float = 3.0
-    whole_text_share: float = 0.0
+    whole_text_share: float = 0.1
     seed: int = 0
     infill: TextInfilling = field(init=False, repr=False)
 
