@@ -147,7 +147,7 @@ def pushed(hub: LoopbackHub, place: Path) -> dict:
 
 def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed: dict):
     commit, printed = hub.repos["alice/tiny"].tags["v1.0"], pushed["printed"]
-    assert printed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 18 files")
+    assert printed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 19 files")
     assert printed.splitlines()[-3:] == [
         "    from transformers import pipeline",
         '    answerer = pipeline("visual-question-answering", model="alice/tiny", revision="v1.0", '

@@ -13,7 +13,7 @@ from modeling_vlkd.conversion.shareable import find_shareable
 CODE = {
     *("configuration_clip_resnet_vlkd.py", "configuration_vlkd.py", "generation_vlkd.py", "image_processing_vlkd.py"),
     *("modeling_clip_resnet_vlkd.py", "modeling_vlkd.py", "pipeline_vlkd.py", "processing_vlkd.py"),
-    *("language_models_vlkd.py", "loading_vlkd.py", "vision_towers_vlkd.py"),
+    *("known_prefix_vlkd.py", "language_models_vlkd.py", "loading_vlkd.py", "vision_towers_vlkd.py"),
 }
 REST = {"README.md", "config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json"}
 REST |= {"tokenizer.json"}
