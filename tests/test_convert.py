@@ -200,6 +200,14 @@ def without_mask_in_transformers(folder: Path):
     model.save_pretrained(folder / "bart")
 
 
+def as_processor(folder: Path):
+    """Keeps the preprocessing in a file with the whole processor, as transformers does, and damages it."""
+    settings = json.loads((folder / "clip/preprocessor_config.json").read_text())
+    (folder / "clip/preprocessor_config.json").unlink()
+    whole = {"processor_class": "CLIPProcessor", "image_processor": {**settings, "image_mean": [0.5, 0.5]}}
+    (folder / "clip/processor_config.json").write_text(json.dumps(whole))
+
+
 def without_mask_token(folder: Path):
     path = folder / "bart/tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "mask_token": None}))
@@ -409,7 +417,11 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "preprocessing is a list": (
         *("clip", "bart", write("clip/preprocessor_config.json", "[]")),
-        "no usable preprocessor_config.json: .*; take the one that came with the CLIP",
+        "clip/preprocessor_config.json: expected a JSON object, got list; take the one that came with the weights",
+    ),
+    "mean of two, in a whole processor": (
+        *("clip", "bart", as_processor),
+        "clip/processor_config.json: .*; take the preprocessing that came with the weights",
     ),
     "mean of two": (
         *("clip", "bart", edit_json("clip/preprocessor_config.json", image_mean=[0.5, 0.5])),
