@@ -93,7 +93,9 @@ class TransformersSource(CLIPSource):
             raise ConversionError(f"{name} is a {model_type!r}, not a CLIP; supported: {', '.join(KINDS)}.")
         self.kind = KINDS[model_type]
         self.format = f"transformers {model_type}"
-        self.preprocessing = str(folder / "preprocessor_config.json")
+        # beside a whole processor it stands in that one's file
+        own = folder / "preprocessor_config.json"
+        self.preprocessing = str(own if own.is_file() else folder / "processor_config.json")
         check_folder(self.kind.model_class, folder)
 
     def load(self) -> PreTrainedModel:
@@ -106,6 +108,8 @@ class TransformersSource(CLIPSource):
         return model.vision_model if isinstance(model, SiglipModel) else clip_tower(model)
 
     def image_processor(self) -> BaseImageProcessor:
+        if Path(self.preprocessing).is_file():
+            read_json(Path(self.preprocessing))
         with blaming(f"{self.name}: has no usable preprocessor_config.json", PREPROCESSING_REMEDY):
             processor = AutoImageProcessor.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False)
         return processor

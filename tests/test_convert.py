@@ -194,10 +194,27 @@ def without_mask(folder: Path):
     torch.save(content, folder / "fairseq/model.pt")
 
 
+def drop_fairseq(key: str) -> Callable[[Path], None]:
+    def change(folder: Path):
+        content = torch.load(folder / "fairseq/model.pt", weights_only=False)
+        del content["model"][key]
+        torch.save(content, folder / "fairseq/model.pt")
+
+    return change
+
+
 def without_mask_in_transformers(folder: Path):
     model = BartForConditionalGeneration.from_pretrained(folder / "bart")
     model.resize_token_embeddings(model.config.vocab_size - 1)
     model.save_pretrained(folder / "bart")
+
+
+def as_processor(folder: Path):
+    """Keeps the preprocessing in a file with the whole processor, as transformers does, and damages it."""
+    settings = json.loads((folder / "clip/preprocessor_config.json").read_text())
+    (folder / "clip/preprocessor_config.json").unlink()
+    whole = {"processor_class": "CLIPProcessor", "image_processor": {**settings, "image_mean": [0.5, 0.5]}}
+    (folder / "clip/processor_config.json").write_text(json.dumps(whole))
 
 
 def without_mask_token(folder: Path):
@@ -302,6 +319,14 @@ CASES = {  # name: (vision, text, change, what the line says)
     "misshapen": (
         *("zip.pt", "bart", state_dict(visual__ln_pre__bias=lambda t: t[:3])),
         r"'visual.ln_pre.bias' has shape \(3,\), but the architecture wants \(128,\)",
+    ),
+    "whole numbers": (
+        *("zip.pt", "bart", state_dict(visual__proj=lambda t: t.int())),
+        "'visual.proj' is a torch.strided tensor of torch.int32, but the architecture wants torch.float32; give",
+    ),
+    "a number for a matrix": (
+        *("zip.pt", "bart", state_dict(text_projection=lambda t: t.sum())),
+        r"zip.pt: the checkpoint is no CLIP as OpenAI published them: 'text_projection' has shape \(\); take",
     ),
     "two sizes of the joint space": (
         *("zip.pt", "bart", state_dict(text_projection=lambda t: t[:, :9])),
@@ -409,7 +434,11 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "preprocessing is a list": (
         *("clip", "bart", write("clip/preprocessor_config.json", "[]")),
-        "no usable preprocessor_config.json: .*; take the one that came with the CLIP",
+        "clip/preprocessor_config.json: expected a JSON object, got list; take the one that came with the weights",
+    ),
+    "mean of two, in a whole processor": (
+        *("clip", "bart", as_processor),
+        "clip/processor_config.json: .*; take the preprocessing that came with the weights",
     ),
     "mean of two": (
         *("clip", "bart", edit_json("clip/preprocessor_config.json", image_mean=[0.5, 0.5])),
@@ -540,6 +569,10 @@ CASES = {  # name: (vision, text, change, what the line says)
     "fairseq without a mask": (
         *("clip", "fairseq", without_mask),
         "model.pt: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large inst",
+    ),
+    "fairseq, no decoder": (
+        *("clip", "fairseq", drop_fairseq("decoder.layers.0.fc1.weight")),
+        "model.pt is no BART: 'decoder.layers.0.fc1.weight' is missing; give bart.large's",
     ),
     "fairseq, no such activation": (
         *("clip", "fairseq", edit_fairseq(activation_fn="nonsense")),
