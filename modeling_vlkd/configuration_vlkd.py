@@ -152,8 +152,9 @@ class VLKDConfig(PreTrainedConfig):
         output = super().to_dict()
         output["auto_map"] = AUTO_MAP
         output["custom_pipelines"] = CUSTOM_PIPELINES
-        for part in ("vision_config", "text_config"):  # the folders of whoever made it are nothing to publish
-            output[part].pop("_name_or_path", None)
+        for part in ("vision_config", "text_config"):
+            output[part].pop("_name_or_path", None)  # the folders of whoever made it are nothing to publish
+            output[part].pop("auto_map", None)  # nor is code that is not copied
         # peft looks the model type up in a table of its own, right after it has called this. So, whenever peft was
         # imported, now is the moment to stand in that table, and nobody needs peft who does without.
         peft_constants = sys.modules.get("peft.utils.constants")

@@ -134,7 +134,6 @@ def generation_settings(
     return settings, others
 
 
-@torch.no_grad()
 def generate_texts(
     model: PreTrainedModel,
     processor: VLKDProcessor,

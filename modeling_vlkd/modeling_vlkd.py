@@ -677,7 +677,6 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         output.last_hidden_state = self.model.build_memory(output.last_hidden_state, image_embeds)
         return model_kwargs | {"encoder_outputs": output}
 
-    @torch.no_grad()
     def generate(
         self,
         inputs: Tensor | None = None,

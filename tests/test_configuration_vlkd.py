@@ -89,3 +89,10 @@ def test_a_transformers_that_is_too_old_is_named(name: str, monkeypatch):
     code = compile((Path(modeling_vlkd.__file__).parent / name).read_text(encoding="utf-8"), name, "exec")
     with pytest.raises(ImportError, match=r"transformers>=5\.24 is required .* but found transformers==5\.23\.0"):
         exec(code, {"__name__": f"repository.{name}"})
+
+
+def test_code_of_the_towers_is_not_named(make_config):
+    config = make_config()
+    config.text_config.auto_map = config.vision_config.auto_map = {"AutoConfig": "nowhere.Config"}
+    assert "nowhere" not in config.to_json_string()
+    assert config.to_dict()["auto_map"]["AutoConfig"] == "configuration_vlkd.VLKDConfig"
