@@ -77,6 +77,10 @@ def run(name: str, argv: list[str]) -> int:
         return import_module(f"modeling_vlkd.commands.{name}").main(argv) or 0
     except StrictDataclassError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    except KeyError as error:
+        if "metric_for_best_model" not in str(error):
+            raise
+        raise ValueError(error.args[0]) from error  # transformers' message, which lists the metrics that there are
 
 
 def is_of_use(record: logging.LogRecord) -> bool:
@@ -84,11 +88,12 @@ def is_of_use(record: logging.LogRecord) -> bool:
 
 
 def one_line(error: Exception) -> str:
-    """Gives an error as one line: the first of a long message, or what the system said and about which file."""
+    """Gives an error as one line: the first sentence of a long message, or what the system said of which file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    end = next((number for number, line in enumerate(lines, 1) if line.endswith((".", "!", "?"))), len(lines))
+    return " ".join(lines[:end]) or type(error).__name__
 
 
 def complain(program: str, message: str) -> int:
