@@ -78,6 +78,10 @@ def run(name: str, argv: list[str]) -> int:
         return import_module(f"modeling_vlkd.commands.{name}").main(argv) or 0
     except StrictDataclassError as error:
         raise ValueError(first_line(error)) from error
+    except KeyError as error:
+        if "metric_for_best_model" not in str(error):
+            raise
+        raise ValueError(error.args[0]) from error  # transformers' message, which lists the metrics that there are
 
 
 def is_of_use(record: logging.LogRecord) -> bool:

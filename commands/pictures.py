@@ -71,16 +71,23 @@ def load_checkpoint(
         ValueError: no VLKD checkpoint, or not a whole one.
         OSError: nothing of that name.
     """
+    if os.path.isfile(name):
+        raise ValueError(f"--checkpoint {name} is a file; name the folder of a checkpoint.")
     if not os.path.isdir(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"There is no checkpoint {name}; run `vlkd demo` to make one, or give --checkpoint.")
     if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
         raise FileNotFoundError(f"{name} holds no checkpoint: there is no config.json in it.")
     logging.disable_progress_bar()
-    config, _ = PreTrainedConfig.get_config_dict(name)
-    if config.get("model_type") != "vlkd":
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        if os.path.isdir(name):
+            raise
+        raise ValueError(f"There is no folder {name!r}, and on the Hub: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict) or config.get("model_type") != "vlkd":
+        kind = config.get("model_type") if isinstance(config, dict) else config
         raise ValueError(
-            f"{name} holds a model of type {config.get('model_type')!r}, not 'vlkd'; "
-            "`vlkd convert` makes one of a CLIP and a BART."
+            f"{name} holds a model of type {kind!r}, not 'vlkd'; `vlkd convert` makes one of a CLIP and a BART."
         )
     try:
         model = load_whole(VLKDForConditionalGeneration, name, dtype=dtype)
@@ -91,7 +98,14 @@ def load_checkpoint(
         model = model.to(device)
     except RuntimeError as error:
         raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return model, VLKDProcessor.from_pretrained(name)
+    try:
+        return model, VLKDProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".:")
+        raise ValueError(
+            f"The processor of {name} cannot be loaded ({reason}); save it there again: "
+            "`processor.save_pretrained(folder)`."
+        ) from error
 
 
 def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str):

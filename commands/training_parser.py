@@ -14,6 +14,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 from modeling_vlkd.trainers.whole_checkpoints import check_named, find_whole_checkpoint
 
 from .config_file import with_config
+from .number_checks import refuse_odd_numbers
 from .parser import Parser
 
 
@@ -87,13 +88,17 @@ class TrainingParser(HfArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> tuple:
         """Parse flags, and the file of more of them, into one object of each dataclass."""
-        *parsed, _namespace, remaining = self.parse_args_into_dataclasses(
-            args=with_config(argv), return_remaining_strings=True, look_for_args_file=False
-        )
+        try:
+            *parsed, _namespace, remaining = self.parse_args_into_dataclasses(
+                args=with_config(argv), return_remaining_strings=True, look_for_args_file=False
+            )
+        except ImportError as error:  # what a flag asks for, such as --deepspeed, is not installed
+            self.error(" ".join(str(error).split()))
         if remaining:
             self.error(f"unrecognized arguments: {' '.join(remaining)}")
         for each in parsed:
             if isinstance(each, TrainingArguments):
+                refuse_odd_numbers(each)
                 require_integrations(each.report_to)
                 # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
                 each.dataloader_pin_memory &= torch.accelerator.is_available()
@@ -118,8 +123,10 @@ def require_writable(output_dir: str):
     """Stop before hours of training whose result could not be kept.
 
     Raises:
-        ValueError: `output_dir` is a file, or nothing can be written there, or where it would be made.
+        ValueError: `output_dir` is empty or a file, or nothing can be written there, or where it would be made.
     """
+    if not output_dir:
+        raise ValueError("--output_dir '': name a folder.")
     folder = Path(output_dir).absolute()
     nearest = next(each for each in (folder, *folder.parents) if each.exists())
     if not nearest.is_dir():

@@ -41,6 +41,10 @@ def place(tmp_path_factory, tiny_checkpoint: Path, bart_folder: Path, clip_folde
     shutil.copytree(tiny_checkpoint, place / "no_weights", ignore=shutil.ignore_patterns("*.safetensors"))
     shutil.copytree(tiny_checkpoint, place / "bad_config")
     (place / "bad_config" / "config.json").write_text("{")
+    shutil.copytree(tiny_checkpoint, place / "list_config")
+    (place / "list_config" / "config.json").write_text("[]")
+    shutil.copytree(tiny_checkpoint, place / "no_tokenizer", ignore=shutil.ignore_patterns("tokenizer*"))
+    shutil.copytree(tiny_checkpoint, place / "no_processor", ignore=shutil.ignore_patterns("*processor*"))
     return place
 
 
@@ -78,6 +82,11 @@ CASES = [
     ("caption {place}/good.png --checkpoint {place}/cut_weights", "truncated or damaged"),
     ("caption {place}/good.png --checkpoint {place}/no_weights", "no file named model.safetensors"),
     ("caption {place}/good.png --checkpoint {place}/bad_config", "not a valid JSON"),
+    ("caption {place}/good.png --checkpoint {place}/list_config", "holds a model of type [], not 'vlkd'"),
+    ("caption {place}/good.png --checkpoint {place}/good.png", "good.png is a file; name the folder of a checkpoint"),
+    ("caption {place}/good.png --checkpoint {place}/no_tokenizer", "The processor of {place}/no_tokenizer cannot be"),
+    ("caption {place}/good.png --checkpoint {place}/no_processor", "The processor of {place}/no_processor cannot be"),
+    ("caption {place}/good.png --checkpoint a/b/c", "There is no folder 'a/b/c', and on the Hub: Repo id must be"),
     ("embed --checkpoint {place}/vlkd", "expected pictures, --text, or both"),
     ("embed --text '' --checkpoint {place}/vlkd", "Text 0 is ''"),
     ("embed {place}/good.png --output {place}/no/where.safetensors --checkpoint {place}/vlkd", "there is no folder"),

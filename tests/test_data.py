@@ -145,6 +145,22 @@ def test_a_table_that_cannot_be_read_is_named_with_a_remedy(case, pictures):
     assert "\n" not in str(caught.value)
 
 
+def test_a_table_of_a_header_alone_names_no_pictures(pictures):
+    write_csv(pictures, [])
+    with pytest.raises(ValueError, match=r"metadata\.csv names no pictures: it ends after its first line\.$"):
+        load_captioned_images(pictures)
+
+
+def test_columns_named_the_wrong_way_round_are_said(pictures):
+    write_csv(pictures, ROWS)
+    with pytest.raises(
+        ValueError, match=r"^Row 0 of .* has a caption that is no text \(.*\); is it the right column\?"
+    ):
+        load_captioned_images(pictures, caption_column="image")
+    with pytest.raises(ValueError, match=r"Row 0 of the data set: Image a red box does not exist"):
+        open_row(load_captioned_images(pictures, image_column="caption"), 0)
+
+
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 def test_a_table_in_another_encoding_is_named_with_the_line(name, pictures):
     csv_lines = "file_name,caption\na.png,a box\nb.jpg,une bo\xeete\n"

@@ -348,6 +348,14 @@ def test_a_run_that_diverges_is_saved_and_said(world, arguments, tmp_path, capsy
     }
 
 
+def test_a_metric_that_there_is_not_is_said_in_one_line(arguments, capsys):
+    flags = "--eval_split train --eval_strategy steps --eval_steps 1 --save_steps 1 --load_best_model_at_end true"
+    assert main(["distill", *arguments, *flags.split(), "--metric_for_best_model", "bleu"]) == 2
+    error = capsys.readouterr().err.partition("vlkd distill: error: ")[2]  # a progress bar may stand beside it
+    assert "`metric_for_best_model` training argument is set to 'eval_bleu'" in error
+    assert "eval_loss" in error
+
+
 def test_without_an_accelerator_nothing_is_pinned(arguments, monkeypatch):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     parser = distill.TrainingParser([distill.DistillArguments, distill.VLKDDistillationConfig])
@@ -377,6 +385,9 @@ BAD = [
     (["--eval_strategy", "epoch"], "--eval_strategy epoch needs --eval_split, the split to evaluate on"),
     (["--report_to", "wandb"], "--report_to wandb: WandbCallback requires wandb to be installed. Run `pip install"),
     (["--report_to", "nowhere"], "--report_to nowhere: nowhere is not supported, only"),
+    (["--output_dir", ""], "--output_dir '': name a folder"),
+    (["--deepspeed", "ds.json"], "deepspeed"),
+    (["--learning_rate", "-1"], "--learning_rate -1.0: give 0 or more"),
     (["--learning_rate", "fast"], "invalid float value"),
     (["--mask_ratio", "1.5"], "mask_ratio=1.5"),
     (["--dataset", "/nowhere"], "/nowhere does not exist"),

@@ -121,7 +121,7 @@ def test_pictures_of_equal_indices_and_other_palettes_are_two(world):
     assert looked_at([ask(picture) for picture in pictures], world)[0] == [0, 1]
 
 
-def test_a_picture_that_cannot_be_read_is_named_by_its_row_or_line(world, tmp_path):
+def test_what_the_model_cannot_read_is_named_by_its_row_or_line(world, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     rows = [ask(str(tmp_path / "a.png")), ask(str(tmp_path / "broken.png"))]
     with pytest.raises(ValueError, match=r"^Row 1 of the questions: Image .*broken\.png cannot be read"):
@@ -129,5 +129,12 @@ def test_a_picture_that_cannot_be_read_is_named_by_its_row_or_line(world, tmp_pa
     (tmp_path / "questions.csv").write_text(f"{HEADER}a.png,what?,b\nbroken.png,what?,b\n")
     with pytest.raises(ValueError, match=r"^Line 3 of .*questions\.csv: Image .*broken\.png cannot be read"):
         make_question_set(read_questions(tmp_path / "questions.csv"), *world)
+    (tmp_path / "long.csv").write_text(f"{HEADER}a.png,what?,b\na.png,what?,{'red ' * 100}\n")
+    with pytest.raises(
+        ValueError, match=r"^Line 3 of .*long\.csv has \d+ tokens, the model reads at most 64; shorten"
+    ):
+        make_question_set(read_questions(tmp_path / "long.csv"), *world)
+    with pytest.raises(ValueError, match=r"^Row 0 of the questions has \d+ tokens"):
+        make_question_set([{**ask(str(tmp_path / "a.png")), "question": "why " * 100}], *world)
     with pytest.raises(ValueError, match="got none"):
         make_question_set([], *world)

@@ -53,7 +53,8 @@ def load_captioned_images(
     if isinstance(feature, datasets.ClassLabel):  # whose numbers stand for names
         values = [None if value is None else feature.names[value] for value in values]
     captions = [_as_captions(value, row, source) for row, value in enumerate(values)]
-    if dataset.info.builder_name == "imagefolder":
+    # A column of texts that the user has named holds no pictures of the folder.
+    if dataset.info.builder_name == "imagefolder" and isinstance(dataset.features[image_column], datasets.Image):
         dataset, captions = _merge_rows_of_a_picture(dataset, image_column, captions)
     images = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
     return images.add_column("captions", captions)
@@ -104,11 +105,14 @@ def _refuse_faulty_table(path: Path):
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             names = next(csv.reader(file), []) if path.suffix == ".csv" else list(json.loads(file.readline()))
+            has_rows = path.suffix != ".csv" or any(line.strip() for line in file)
         except (csv.Error, ValueError, TypeError):
             return
     if names and not any(name == "file_name" or name.endswith("_file_name") for name in map(str, names)):
         columns = describe_columns(list(map(str, names)))
         raise ValueError(f"{path} has no column 'file_name'; it has {columns}; {WHOLE_TABLE}.")
+    if names and not has_rows:
+        raise ValueError(f"{path} names no pictures: it ends after its first line.")
 
 
 def _choose_split(
@@ -150,6 +154,8 @@ def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
     captions = value if isinstance(value, list) else [value]
     # A column of numbers, such as prices, is none of texts to `datasets`; NaN is a gap in one.
     captions = [str(each) if isinstance(each, int | float) and each == each else each for each in captions]
+    if any(caption is not None and not isinstance(caption, str | float) for caption in captions):
+        raise ValueError(f"Row {row} of {source} has a caption that is no text ({value!r}); is it the right column?")
     if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
         raise ValueError(f"Row {row} of {source} has an empty caption ({value!r}); fill it in or leave the row out.")
     return [" ".join(caption.split()) for caption in captions]

@@ -122,22 +122,38 @@ def make_question_set(
     """
     if not len(rows):
         raise ValueError("Expected rows with image, question and answer, got none.")
+    columns = rows.select_columns(["question", "answer"]) if isinstance(rows, Dataset) else rows  # decodes nothing
+    questions, answers = ([row[name] for row in columns] for name in ("question", "answer"))
+    where = [row.get("place", f"Row {number} of the questions") for number, row in enumerate(columns)]
+    refuse_overlong(questions, answers, where, processor)
     places: dict[str | bytes, int] = {}
-    questions, answers, image_index = [], [], []
+    image_index = []
 
     def new_pictures() -> Iterator[Image.Image]:
-        for number, row in enumerate(tqdm(rows, desc="Image rows", unit="question")):
-            place = row.get("place", f"Row {number} of the questions")
+        for place, row in zip(where, tqdm(rows, desc="Image rows", unit="question")):
             key, picture = picture_key(row["image"], place)
             if key not in places:
                 places[key] = len(places)
                 yield picture or open_picture(row["image"], place)
-            questions.append(row["question"])
-            answers.append(row["answer"])
             image_index.append(places[key])
 
     embeds = embed_pictures(new_pictures(), model, processor)
     return QuestionSet(questions, answers, embeds, image_index)
+
+
+def refuse_overlong(questions: Sequence[str], answers: Sequence[str], where: Sequence[str], processor: VLKDProcessor):
+    """Stop at a question, or one with its answer, that is longer than the model can read.
+
+    Raises:
+        ValueError: with its row or line, and how many tokens it has.
+    """
+    prompts = processor.question_prompts(questions)
+    targets = [f"{prefix} {answer}." for prefix, answer in zip(processor.question_prefixes(questions), answers)]
+    limit = processor.tokenizer.model_max_length
+    for texts in (prompts, targets):
+        for place, tokens in zip(where, processor.tokenizer(texts, verbose=False)["input_ids"]):
+            if len(tokens) > limit:
+                raise ValueError(f"{place} has {len(tokens)} tokens, the model reads at most {limit}; shorten it.")
 
 
 def picture_key(image: Any, place: str) -> tuple[str | bytes, Image.Image | None]:
