@@ -1,5 +1,6 @@
 import csv
 import json
+import logging
 
 import datasets
 import numpy as np
@@ -138,8 +139,14 @@ TABLES = {
 def test_a_table_that_cannot_be_read_is_named_with_a_remedy(case, pictures):
     name, content, message = TABLES[case]
     (pictures / name).write_text(content)
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())
+    logging.getLogger("datasets").addHandler(handler)
     with pytest.raises(ValueError) as caught:
         load_captioned_images(pictures / name if case == "parquet" else pictures)
+    logging.getLogger("datasets").removeHandler(handler)
+    assert heard == []  # `datasets` would say some of it before
     assert message in str(caught.value)
     assert "give whole parquet files." in str(caught.value) or "quotes around a caption" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,17 @@ def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
 
 
 def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.DatasetDict:
-    """Call `load_dataset`, whose errors are of many kinds and name no file."""
+    """Call `load_dataset`, whose errors are of many kinds and name no file, and which logs some of them before."""
+    log = logging.getLogger("datasets.packaged_modules")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         return datasets.load_dataset(*args, **kwargs)
     except (ValueError, OSError, LookupError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
         raise ValueError(f"{name} cannot be read ({reason}); {remedy}.") from error
+    finally:
+        log.setLevel(level)
 
 
 def _refuse_faulty_table(path: Path):
