@@ -68,14 +68,22 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         raise ValueError(f"Expected an image as a path, a URL or a PIL image, got {type(image).__name__}.")
     try:
         if isinstance(image, str):
-            # `load_image` fetches URLs; a file is opened here, since there it would lose its mode on the way to RGB.
-            image = Image.open(image) if os.path.isfile(image) else load_image(image, timeout)
+            # A file is opened here: by `load_image` it would lose its mode on the way to RGB.
+            image = Image.open(image) if os.path.isfile(image) else fetch_image(image, timeout)
         return to_rgb(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{name} cannot be read ({reason}); give a whole picture file such as PNG or JPEG."
         ) from error
+
+
+def fetch_image(url: str, timeout: float | None) -> Image.Image:
+    """Fetch the picture of a URL; whatever the HTTP library of the day raises is a ValueError."""
+    try:
+        return load_image(url, timeout)
+    except Exception as error:
+        raise ValueError(f"fetching it failed: {error or type(error).__name__}") from error
 
 
 def flatten(images: Any) -> list[Any]:

@@ -201,6 +201,12 @@ def test_file_urls_are_opened(processor: VLKDProcessor, tmp_path: Path):
         open_image((tmp_path / "c.png").as_uri())
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a.png", "https://", "http://[a.png", "data:image/png;base64,???"])
+def test_urls_that_cannot_be_reached_are_named(url: str):
+    with pytest.raises(ValueError, match=re.escape(f"Image {url} cannot be read (fetching it failed: ")):
+        open_image(url, timeout=5)
+
+
 def test_a_tokenizer_without_a_limit_gets_the_models(clip_folder: Path, bart_folder: Path, tmp_path: Path):
     shutil.copytree(bart_folder, tmp_path / "bart")
     settings = tmp_path / "bart" / "tokenizer_config.json"

@@ -63,6 +63,8 @@ class VLKDDistillationConfig(TrainingArguments):
         if self.bf16 is None:
             on_gpu = torch.cuda.is_available() and not self.use_cpu
             self.bf16 = on_gpu and torch.cuda.is_bf16_supported() and not self.fp16
+        # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
+        self.dataloader_pin_memory &= torch.accelerator.is_available()
         super().__post_init__()
         for name in ("mask_ratio", "whole_text_share"):
             if not 0 <= getattr(self, name) <= 1:
