@@ -39,12 +39,14 @@ def build_parser() -> Parser:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="IMAGE", help="files, folders, globs or URLs; the last one is the question"
+        "inputs", nargs="+", metavar="IMAGE", help="pictures (files, folders, globs or URLs), and last the question"
     )
     parser.add_argument(
         "--question", action="append", metavar="TEXT", help="a question; may be repeated, and then no IMAGE is one"
     )
-    parser.add_argument("--top-k", type=positive, default=1, help="answers a question (default: %(default)s)")
+    parser.add_argument(
+        "--top-k", type=positive, default=1, help="how many answers to give to each question (default: %(default)s)"
+    )
     add_generation_arguments(parser)
     add_common_arguments(parser)
     return parser

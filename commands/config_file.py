@@ -11,6 +11,8 @@ def read_config(path: str) -> dict[str, list[str]]:
     """Read a YAML file of `flag: value` lines into command-line arguments, by the flag's name."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--config {path} cannot be read ({error.strerror}); give a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {path} is no YAML file: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

@@ -53,13 +53,13 @@ def build_parser() -> Parser:
         metavar="DIR",
         help="a new folder for CLIP's text tower and tokenizer in transformers' format, the teacher of a distillation",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the new matrices (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the new matrices (default: 0)")
     parser.add_argument(
         "--max-shard-size",
         type=file_size,
         default=MAX_SHARD_SIZE,
         metavar="SIZE",
-        help=f"of a file with weights, such as 500MB (default: {MAX_SHARD_SIZE})",
+        help=f"largest size of one file of weights, such as 500MB (default: {MAX_SHARD_SIZE})",
     )
     parser.add_argument("--license", type=license_id, metavar="ID", help=LICENSE_HELP)
     return parser

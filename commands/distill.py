@@ -65,8 +65,8 @@ class DistillArguments:
     hold_back: int | None = field(
         default=None,
         metadata={
-            "help": "Pictures to hold back and try both ways of decoding on, after the known beginning of a prompt or "
-            "all by itself. By default 5 %%, at most 200, and none if there is an --eval_split."
+            "help": "Pictures that are not trained on: at the end, both ways of decoding are tried on them. By "
+            "default 5 %%, at most 200; none with an --eval_split of its own, which is tried on instead."
         },
     )
     questions: str | None = field(
@@ -87,7 +87,7 @@ class DistillArguments:
         },
     )
     flip: bool = field(
-        default=False, metadata={"help": "Show mirror images too; not where captions say left or right."}
+        default=False, metadata={"help": "Show mirror images too; leave it off if captions say left or right."}
     )
     keep_pixels: bool = field(
         default=False, metadata={"help": "Look at the pictures at each step instead of keeping their image rows."}
@@ -118,9 +118,8 @@ def main(argv: list[str]) -> int:
     interrupt.raise_if_interrupted(trainer.state.global_step)
     fault = diverged(trainer)
     if fault is None:
-        if unseen is not None:
-            choose_decoding_at_the_end(trainer, unseen)
-        evaluate_at_the_end(trainer)
+        changed = unseen is not None and choose_decoding_at_the_end(trainer, unseen)
+        evaluate_at_the_end(trainer, anew=changed)
     trainer.save_model()
     trainer.save_state()
     trainer.create_model_card()
@@ -140,7 +139,8 @@ def make_trainer(
     """
     set_seed(training.seed)
     dataset, held_back = load_pairs_of(arguments, arguments.split), None
-    if arguments.eval_split is None or arguments.hold_back is not None:
+    has_own_evaluation = arguments.eval_split not in (None, arguments.split)
+    if arguments.hold_back is not None or not has_own_evaluation:
         dataset, held_back = hold_back(dataset, arguments.hold_back, training.seed)
     facts.trained_on = TrainedOn.of_pairs(arguments.dataset, arguments.split, dataset)
     if checkpoint is not None:
@@ -181,7 +181,8 @@ def make_trainer(
         run_facts=facts,
     )
     add_data(facts.provenance, arguments, len(dataset), len(replay or []))
-    return trainer, interrupt, held_back if held_back is not None else eval_dataset
+    unseen = eval_dataset if has_own_evaluation and held_back is None else held_back
+    return trainer, interrupt, unseen
 
 
 def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) -> RunFacts:
@@ -212,19 +213,25 @@ def add_data(provenance: Provenance, arguments: DistillArguments, pictures: int,
     provenance.language = provenance.language or stated_languages(read_metadata(arguments.dataset, "dataset"))
 
 
-def choose_decoding_at_the_end(trainer: VLKDDistillationTrainer, unseen: Dataset):
-    """Try both ways of decoding, keep the better one with the model, and tell it here and in the card."""
+def choose_decoding_at_the_end(trainer: VLKDDistillationTrainer, unseen: Dataset) -> bool:
+    """Try both ways of decoding, keep the better one with the model, and tell it here and in the card.
+
+    Returns:
+        Whether it is another one than before.
+    """
+    before = trainer.bare_model.generation_config.to_dict().get("force_prefix", True)
     trial = choose_decoding_on(unseen, trainer.bare_model, trainer.processing_class, trainer.args.eval_batch_size)
     trainer.run_facts.settings["it writes"] = str(trial)
     if trainer.is_world_process_zero():
         print(f"It writes {trial}.")
+    return trial.force_prefix != before
 
 
-def evaluate_at_the_end(trainer: VLKDDistillationTrainer):
-    """Measure the final weights on what there is to evaluate on, unless the last step did."""
+def evaluate_at_the_end(trainer: VLKDDistillationTrainer, anew: bool):
+    """Measure the final weights on what there is to evaluate on, unless the last step did, and not `anew`."""
     if trainer.eval_dataset is not None:
-        if not measured(trainer.args, trainer.state) or not trainer.bare_model.generation_config.force_prefix:
-            trainer.evaluate()  # also what the last step measured with the other decoding
+        if anew or not measured(trainer.args, trainer.state):
+            trainer.evaluate()
     elif trainer.question_set is not None:
         accuracy = trainer.answer_accuracy(trainer.question_set)
         print(f"{accuracy:.2%} of {len(trainer.question_set.questions)} questions answered right, zero-shot.")

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
+from transformers import PreTrainedModel, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from modeling_vlkd.provenance import Provenance, Source
 from modeling_vlkd.trainers import VLKDDataCollator, answer_accuracy
@@ -38,7 +39,12 @@ class FinetuneArguments:
 
 
 class FinetuningTrainer(CardTrainer, Seq2SeqTrainer):
-    """transformers' own, but for the model's card."""
+    """transformers' own, but for the model's card, and that a given generation config is filled from the model's."""
+
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any):
+        own = model.generation_config.to_dict()
+        super().__init__(model, *args, **kwargs)
+        self.model.generation_config.update(**own, defaults_only=True, allow_custom_entries=True)
 
 
 def main(argv: list[str]) -> int:

@@ -20,6 +20,8 @@ def diverged(trainer: Trainer) -> str | None:
     transformers' log passes over a loss that is NaN (`logging_nan_inf_filter`), the weights after it do not.
     """
     losses = loss_entries(trainer.state.log_history)
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+        losses = []  # the weights that are kept are of an earlier step
     for name, value in (losses[-1] if losses else {}).items():
         if name not in NO_LOSS and not math.isfinite(value):
             return f"{name} was {value} at step {losses[-1]['step']}"

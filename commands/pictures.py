@@ -37,8 +37,10 @@ def add_common_arguments(parser: argparse.ArgumentParser):
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser):
-    parser.add_argument("--masks", type=positive, help="masks in the prompt; more for longer texts")
-    parser.add_argument("--beams", type=positive, help="beams; 1 is greedy and fastest")
+    parser.add_argument(
+        "--masks", type=positive, help="masks in the prompt; more for longer texts (default: the checkpoint's)"
+    )
+    parser.add_argument("--beams", type=positive, help="beams; 1 is greedy and fastest (default: the checkpoint's)")
     parser.add_argument(
         "--force-prefix",
         action=argparse.BooleanOptionalAction,

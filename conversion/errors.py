@@ -48,7 +48,9 @@ def explained(path: Path) -> Iterator[None]:
         if "GLOBAL" in str(error):
             raise ConversionError(f"{path}: refused: {first_line(error)}.") from error
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
-    except (LookupError, AttributeError, OverflowError, MemoryError) as error:
+    except MemoryError as error:
+        raise ConversionError(f"{path}: there is not enough memory to read it.") from error
+    except (LookupError, AttributeError, OverflowError) as error:
         raise ConversionError(f"{path}: not a checkpoint, or a damaged one; download it again.") from error
     except Exception as error:  # there is no end to what damage makes a reader raise: EOFError, struct.error, ...
         raise ConversionError(f"{path}: truncated or damaged ({first_line(error)}); download it again.") from error
@@ -68,5 +70,11 @@ def blaming(source: str | Path, remedy: str) -> Iterator[None]:
         if str(source) in str(error):
             raise
         raise type(error)(f"{source}: {error}") from error
+    except MemoryError as error:
+        raise ConversionError(f"{source}: there is not enough memory to read it.") from error
     except Exception as error:
-        raise ConversionError(f"{source}: {first_line(error).rstrip('.')}; {remedy}.") from error
+        # A missing library or a full disk is no fault of the source; what transformers' own OSErrors say, without a
+        # number, is.
+        is_elsewhere = isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is not None)
+        advice = "" if is_elsewhere else f"; {remedy}"
+        raise ConversionError(f"{source}: {first_line(error).rstrip('.')}{advice}.") from error

@@ -39,7 +39,16 @@ BASELINES = {
     "clip_retrieval_t2i": "CLIP, picture of a caption",
 }
 # What the README shows of both; the rest stands in docs/results.md.
-MAIN_ROWS = ("overall", "yes_no_colour", "heldout_templates", "caption", "text_after", "blind", "question_only")
+MAIN_ROWS = (
+    "overall",
+    "yes_no_colour",
+    "heldout_templates",
+    "caption",
+    "text_before",
+    "text_after",
+    "blind",
+    "question_only",
+)
 RUNS = {"paper": "paper's losses", "replay": "with text replay"}
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}

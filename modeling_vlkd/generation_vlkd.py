@@ -72,7 +72,7 @@ def generate_captions(
 def name_texts(
     name: str, extract: Callable[[list[str]], list[str]], scored: list[tuple[str, float]], top_k: int | None
 ) -> list[dict[str, Any]]:
-    """Takes what is said out of scored texts, best first: of each text, or for `top_k` the best that differ.
+    """Take what is said out of scored texts, best first: of each text, or for `top_k` the best that differ.
 
     Of the latter none says nothing, unless all do.
     """
@@ -87,7 +87,7 @@ def name_texts(
 
 
 def rows_of_images(image_embeds: Tensor | None, image_index: Sequence[int] | None, count: int) -> Tensor | None:
-    """Checks and makes the index of an image for each of `count` questions; None if there are no images."""
+    """Check and make the index of an image for each of `count` questions; None if there are no images."""
     if image_embeds is None:
         return None
     if image_index is None:
@@ -110,7 +110,7 @@ def batches_of_equal_length(lengths: Sequence[int], batch_size: int) -> Iterable
 def generation_settings(
     model: PreTrainedModel, processor: VLKDProcessor, top_k: int, generate_kwargs: dict[str, Any]
 ) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Joins the checkpoint's decoding and what a caller wants of it, and gives what is left for `forward`.
+    """Join the checkpoint's decoding and what a caller wants of it, and give what is left for `forward`.
 
     It is one whole configuration, for `generate()` deprecates a given one beside other arguments.
     """
@@ -119,16 +119,17 @@ def generation_settings(
         raise ValueError(f"top_k={top_k}: ask for at least one text, and for at most {most} (half the vocabulary).")
     if top_k > 1 and "num_return_sequences" in generate_kwargs:
         raise ValueError("Got top_k and num_return_sequences: give one, different texts or those that are written.")
-    settings = deepcopy(generate_kwargs.pop("generation_config", model.generation_config))
-    own = settings.to_dict()
-    if own.get("mask_token_id") is None:  # a checkpoint of before, or one that was put together by hand
+    settings = deepcopy(generate_kwargs.pop("generation_config", None) or model.generation_config)
+    if generate_kwargs.get("do_sample") or (settings.do_sample and settings.num_beams is None):
+        generate_kwargs.setdefault("num_beams", 1)  # the beams of the checkpoint are for the one best text
+    settings.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
+    if settings.to_dict().get("mask_token_id") is None:  # a checkpoint of before, or one put together by hand
         settings.mask_token_id = processor.tokenizer.mask_token_id
-    if own.get("force_prefix") is None:
+    if settings.to_dict().get("force_prefix") is None:
         settings.force_prefix = True
-    if generate_kwargs.get("do_sample"):  # the beams of the checkpoint are for the one best text
-        generate_kwargs.setdefault("num_beams", 1)
     if top_k > 1:
-        beams = max(settings.num_beams or 1, 2 * top_k)  # several of them say the same, in other tokens
+        # Several of the beams say the same, in other tokens.
+        beams = max(generate_kwargs.get("num_beams") or settings.num_beams or 1, 2 * top_k)
         generate_kwargs = {"length_penalty": 0.0, **generate_kwargs, "num_beams": beams, "num_return_sequences": beams}
     others = settings.update(**generate_kwargs, return_dict_in_generate=True, output_scores=True)
     return settings, others

@@ -4,80 +4,76 @@ The paper does not tell whether decoding starts after it (arXiv:2203.06386, sect
 `generation_config.force_prefix` says which one a checkpoint was found to do better with.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, StoppingCriteria
+from torch.nn.functional import pad
+from transformers import GenerationConfig
+from transformers.modeling_outputs import ModelOutput
 
 
-class KnownPrefix(NamedTuple):
-    """The first tokens of each text to write.
+def prefix_lengths(input_ids: Tensor, mask_token_id: int, pad_token_id: int | None) -> tuple[Tensor, Tensor]:
+    """Find what stands before the first mask of each prompt, `(batch, length)`.
 
-    ids: `(batch, longest)`; what lies beyond a row's length means nothing.
-    lengths: `(batch,)`; 0 where nothing is known.
+    Returns:
+        Where each text begins, behind padding on its left, and how many tokens are known, 0 of a text without masks;
+        `(batch,)` each.
     """
-
-    ids: Tensor
-    lengths: Tensor
-
-    def row_of_each(self, written: Tensor) -> Tensor:
-        """Tell which row each of the texts belongs to, that are written in several beams or samples."""
-        return torch.arange(written.shape[0], device=written.device) // (written.shape[0] // self.ids.shape[0])
-
-
-def known_prefix(input_ids: Tensor, mask_token_id: int, pad_token_id: int) -> KnownPrefix:
-    """Take what stands before the first mask of each prompt, `(batch, length)`; of a text without masks, nothing."""
     is_mask = input_ids == mask_token_id
-    first = (input_ids != pad_token_id).int().argmax(dim=1)  # behind the padding, if that is on the left
-    lengths = torch.where(is_mask.any(dim=1), is_mask.int().argmax(dim=1) - first, 0)
-    places = first[:, None] + torch.arange(int(lengths.max()), device=input_ids.device)
-    return KnownPrefix(input_ids.gather(1, places.clamp(max=input_ids.shape[1] - 1)), lengths)
+    first = torch.zeros_like(input_ids[:, 0])
+    if pad_token_id is not None:
+        first = (input_ids != pad_token_id).int().argmax(dim=1)
+    return first, torch.where(is_mask.any(dim=1), is_mask.int().argmax(dim=1) - first, 0)
 
 
-def prefix_to_force(generation_config: GenerationConfig, input_ids: Tensor | None) -> KnownPrefix | None:
-    """Take the known beginnings that have to be forced; None if that is not asked for, or there is nothing to force.
+def known_prefixes(
+    generation_config: GenerationConfig, input_ids: Tensor | None, start_token_id: int
+) -> list[tuple[list[int], Tensor | None]]:
+    """Group prompts by the length of their known beginnings, where these shall be forced.
 
-    `force_prefix` and `mask_token_id` are fields of ours: a generation config of another origin has neither.
+    All texts of a batch have to start at one place: what a beam search makes of a text's length counts from there, and
+    BART's positions are learned.
+
+    Args:
+        generation_config: `force_prefix` and `mask_token_id` are fields of ours; one of another origin has neither.
+        input_ids: prompts, `(batch, length)`.
+
+    Returns:
+        Places of prompts, and what the decoder has written of their texts already, `(places, 1 + known)`; None where
+        nothing is known. Nothing at all is an empty list.
     """
     settings = generation_config.to_dict()
     mask_token_id = settings.get("mask_token_id")
     if not settings.get("force_prefix") or mask_token_id is None or input_ids is None:
-        return None
-    prefix = known_prefix(input_ids, mask_token_id, generation_config.pad_token_id)
-    return prefix if prefix.ids.shape[1] else None
+        return []
+    first, lengths = prefix_lengths(input_ids, mask_token_id, settings.get("pad_token_id"))
+    groups: list[tuple[list[int], Tensor | None]] = []
+    for length in sorted(set(lengths.tolist())):
+        places = (lengths == length).nonzero()[:, 0]
+        written = first[places, None] + torch.arange(length, device=input_ids.device)
+        start = input_ids.new_full((places.shape[0], 1), start_token_id)
+        known = torch.cat([start, input_ids[places].gather(1, written)], dim=1) if length else None
+        groups.append((places.tolist(), known))
+    return groups
 
 
-class KnownPrefixLogitsProcessor(LogitsProcessor):
-    """Lets each text go on with its known beginning, whatever the model would write, until that is written.
-
-    A text that began otherwise, by `decoder_input_ids` of its own, is left alone.
-    """
-
-    def __init__(self, prefix: KnownPrefix):
-        self.prefix = prefix
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        place = input_ids.shape[1] - 1  # of the next token, behind the one that starts the decoder
-        ids, lengths = self.prefix
-        if place >= ids.shape[1]:
-            return scores
-        rows = self.prefix.row_of_each(input_ids)
-        as_known = (input_ids[:, 1:] == ids[rows, :place]).all(dim=1)
-        forced = torch.full_like(scores, -torch.inf).scatter(1, ids[rows, place, None], 0.0)
-        return torch.where(((place < lengths[rows]) & as_known)[:, None], forced, scores)
+def take_rows(value: Any, places: list[int], batch: int) -> Any:
+    """Take some rows of what `generate()` was given for a batch: of tensors, in tuples and outputs too."""
+    if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
+        return value[places]
+    if isinstance(value, ModelOutput):
+        return type(value)(**{name: take_rows(each, places, batch) for name, each in value.items()})
+    if isinstance(value, tuple):
+        return tuple(take_rows(each, places, batch) for each in value)
+    return value
 
 
-class KnownPrefixCriteria(StoppingCriteria):
-    """Ends a text after so many tokens behind its known beginning, however long those of the others in its batch are.
-
-    Without it, what a model writes that does not end by itself would depend on the company.
-    """
-
-    def __init__(self, prefix: KnownPrefix, max_new_tokens: int):
-        self.prefix = prefix
-        self.max_new_tokens = max_new_tokens
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        known = self.prefix.lengths[self.prefix.row_of_each(input_ids)]
-        return input_ids.shape[1] - 1 - known >= self.max_new_tokens
+def join_rows(parts: list[tuple[list[int], Tensor]], pad_token_id: int) -> Tensor:
+    """Put texts that were written in groups in order again, padded on the right: `(batch * returned, longest)`."""
+    longest = max(texts.shape[1] for _, texts in parts)
+    rows: dict[int, Tensor] = {}
+    for places, texts in parts:
+        padded = pad(texts, (0, longest - texts.shape[1]), value=pad_token_id)
+        rows |= dict(zip(places, padded.chunk(len(places))))  # each with its returned sequences
+    return torch.cat([rows[place] for place in sorted(rows)])

@@ -13,9 +13,13 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from .configuration_vlkd import check_text_config
 from .loading_vlkd import load_whole
+
+
+logger = logging.get_logger(__name__)
 
 
 class LanguageModel(NamedTuple):
@@ -43,5 +47,11 @@ def find_mask_token_id(name_or_path: str | os.PathLike) -> int | None:
     """Ask the tokenizer beside a language model which token is the mask, for its configuration does not tell."""
     try:
         return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False).mask_token_id
-    except (OSError, ValueError):  # there is none: the model then writes its prompts' beginnings by itself
+    except (OSError, ValueError) as error:
+        logger.warning(
+            "%s has no tokenizer that loads (%s), so `generate()` cannot force the known beginning of a prompt; set "
+            "`model.generation_config.mask_token_id = tokenizer.mask_token_id`.",
+            name_or_path,
+            str(error).split("\n")[0],
+        )
         return None

@@ -6,7 +6,6 @@ Notation of the paper in the comments: `V` the image rows in CLIP's joint space,
 """
 
 import os
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,8 @@ from transformers import (
     Cache,
     GenerationConfig,
     GenerationMixin,
-    LogitsProcessorList,
     PreTrainedConfig,
     PreTrainedModel,
-    StoppingCriteriaList,
 )
 from transformers import initialization as init
 from transformers.modeling_outputs import (
@@ -36,7 +33,7 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_vlkd import VLKDConfig
-from .known_prefix_vlkd import KnownPrefixCriteria, KnownPrefixLogitsProcessor, prefix_to_force
+from .known_prefix_vlkd import join_rows, known_prefixes, take_rows
 from .language_models_vlkd import LANGUAGE_MODELS, find_mask_token_id, load_language_model
 from .vision_towers_vlkd import load_vision_tower, vision_tower_of
 
@@ -434,7 +431,7 @@ class VLKDModel(VLKDPreTrainedModel):
         return output, image_embeds
 
     def touch_unused(self, memory: Tensor, image_embeds: Tensor | None, clean_input_ids: Tensor | None) -> Tensor:
-        """Gives bridge parameters that this forward pass does not need a gradient of 0, in distributed training.
+        """Give bridge parameters that this forward pass does not need a gradient of 0, in distributed training.
 
         With gradient checkpointing, DistributedDataParallel waits for a gradient of every parameter, and finetuning
         from `labels` needs no temperature; without an image, no W_i either.
@@ -681,22 +678,23 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         self,
         inputs: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
-        logits_processor: LogitsProcessorList | None = None,
-        stopping_criteria: StoppingCriteriaList | None = None,
         **kwargs: Any,
     ):
         r"""
-        Writes texts as [`~transformers.GenerationMixin.generate`] does, with two fields more in the generation config:
+        Write texts as [`~transformers.GenerationMixin.generate`] does, with two fields more in the generation config:
 
         Args:
             force_prefix (`bool`, *optional*):
                 Begin each text with what its prompt says before the first mask (`A picture of`, `{question} Answer:`),
-                which then does not count as new tokens. Otherwise the model writes that again by itself. Which one is
-                better was tried where the model was distilled, and stands in its generation config.
+                which then does not count as new tokens. Otherwise, or with `decoder_input_ids` of one's own, the model
+                writes all by itself. Which one is better was tried where the model was distilled, and stands in its
+                generation config. Prompts whose beginnings differ in length are written in groups of one length, so
+                that no text depends on the others in its batch.
             mask_token_id (`int`, *optional*): the tokenizer's; without it nothing can be forced.
 
         Raises:
-            ValueError: an image without a text to read, as in `forward`.
+            ValueError: an image without a text to read, as in `forward`; beginnings of several lengths with
+                `return_dict_in_generate`.
         """
         own = {name: kwargs.pop(name) for name in ("force_prefix", "mask_token_id") if name in kwargs}
         settings, others = self._prepare_generation_config(generation_config, **kwargs)
@@ -705,24 +703,26 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         given = {name for name, value in {**others, "input_ids": prompts}.items() if value is not None}
         if given & {"pixel_values", "image_embeds"} and not given & {"input_ids", "inputs_embeds", "encoder_outputs"}:
             raise ValueError(NO_TEXT)
-        prefix = prefix_to_force(settings, prompts)
-        if prefix is not None:
-            logits_processor = LogitsProcessorList([*(logits_processor or []), KnownPrefixLogitsProcessor(prefix)])
-            # What all texts of the batch know is read at once; what only some know is forced token by token.
-            shortest, longest = int(prefix.lengths.min()), prefix.ids.shape[1]
-            if "decoder_input_ids" not in given:
-                start = prefix.ids.new_full((prefix.ids.shape[0], 1), self.config.text_config.decoder_start_token_id)
-                kwargs["decoder_input_ids"] = torch.cat([start, prefix.ids[:, :shortest]], dim=1)
-                if settings.max_new_tokens is not None and longest > shortest:
-                    enough = KnownPrefixCriteria(prefix, settings.max_new_tokens)
-                    stopping_criteria = StoppingCriteriaList([*(stopping_criteria or []), enough])
-                    longer = settings.max_new_tokens + longest - shortest
-                    if generation_config is None or "max_new_tokens" in kwargs:
-                        kwargs["max_new_tokens"] = longer
-                    else:  # a given one beside other arguments is deprecated
-                        generation_config = deepcopy(generation_config)
-                        generation_config.max_new_tokens = longer
-        return super().generate(inputs, generation_config, logits_processor, stopping_criteria, **kwargs)
+        groups = []
+        if "decoder_input_ids" not in given:
+            groups = known_prefixes(settings, prompts, self.config.text_config.decoder_start_token_id)
+        if len(groups) < 2:
+            if groups and groups[0][1] is not None:
+                kwargs["decoder_input_ids"] = groups[0][1]
+            return super().generate(inputs, generation_config, **kwargs)
+        if settings.return_dict_in_generate:
+            raise ValueError(
+                "return_dict_in_generate needs prompts whose words before the masks have one length in tokens: ask "
+                "for them in batches of one length, or with force_prefix=False."
+            )
+        parts = []
+        for places, known in groups:
+            taken = {name: take_rows(value, places, prompts.shape[0]) for name, value in kwargs.items()}
+            if known is not None:
+                taken["decoder_input_ids"] = known
+            texts = super().generate(inputs if inputs is None else inputs[places], generation_config, **taken)
+            parts.append((places, texts))
+        return join_rows(parts, settings.pad_token_id)
 
 
 class VLKDForSequenceClassification(VLKDPreTrainedModel):

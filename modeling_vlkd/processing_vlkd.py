@@ -93,6 +93,7 @@ def flatten(images: Any) -> list[Any]:
     """
     if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, ARRAYS) and images.ndim <= 3):
         return [images]
+    images = list(images)
     for each in images:
         if isinstance(each, (list, tuple)) and len(each) != 1:
             raise ValueError(f"Expected one image per text, got {len(each)} for one text.")

@@ -58,7 +58,7 @@ def test_pictures_are_held_back_by_the_seed():
     for few, count in ((pictures, 0), (pictures.select(range(19)), None)):
         assert hold_back(few, count, seed=0) == (few, None)
     for count in (-1, 100):
-        with pytest.raises(ValueError, match=f"hold_back={count}: give a number of pictures below the 100"):
+        with pytest.raises(ValueError, match=f"hold_back={count}: give 0 to 99, for there are 100 pictures"):
             hold_back(pictures, count, seed=0)
 
 

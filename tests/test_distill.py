@@ -26,6 +26,9 @@ from modeling_vlkd.commands.card_arguments import command_line
 from modeling_vlkd.commands.main import main
 from modeling_vlkd.conversion.assembling import convert
 from modeling_vlkd.conversion.published_card import check_card
+from modeling_vlkd.trainers import VLKDDistillationTrainer
+from modeling_vlkd.trainers.data import load_captioned_images
+from modeling_vlkd.trainers.decoding import DecodingTrial
 from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
 
 
@@ -112,14 +115,42 @@ def test_the_decoding_is_chosen_on_pictures_held_back(world, arguments, tmp_path
     assert "9 pictures" in card
 
 
-def test_the_decoding_is_chosen_on_the_evaluation_split(world, arguments, capsys):
-    assert main(["distill", *arguments, "--eval_split", "train"]) == 0
-    assert "on 12 pictures)." in capsys.readouterr().out
+def test_the_decoding_is_chosen_on_the_evaluation_split(world, arguments, tmp_path, capsys):
+    rows = load_captioned_images(world / "pictures")
+    splits = {"train": rows.select(range(8)), "test": rows.select(range(8, 12))}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "splits")
+    data = ["--dataset", str(tmp_path / "splits"), "--eval_split"]
+    assert main(["distill", *arguments, *data, "test"]) == 0
+    assert "on 4 pictures)." in capsys.readouterr().out
+    assert main(["distill", *arguments, *data, "train", "--output_dir", str(tmp_path / "again")]) == 0
+    assert "It writes" not in capsys.readouterr().out  # nothing is held back of so few, and the others were trained on
+
+
+def test_another_decoding_is_measured_anew(arguments, tmp_path, monkeypatch):
+    """The card tells what the checkpoint does, not what it did before the choice."""
+    flags = ["--eval_split", "train", "--eval_strategy", "steps", "--eval_steps", "4", "--hold_back", "2"]
+    for forced, evaluations in ((0.7, 1), (0.5, 2)):
+        seen = []
+        trial = DecodingTrial(forced=forced, free=0.6, pictures=2)
+
+        def choose(unseen, model, *_, trial=trial):
+            model.generation_config.force_prefix = trial.force_prefix
+            return trial
+
+        def evaluate(self, *args, seen=seen, plain=VLKDDistillationTrainer.evaluate, **kwargs):
+            seen.append(self.state.global_step)
+            return plain(self, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(distill, "choose_decoding_on", choose)
+            patch.setattr(VLKDDistillationTrainer, "evaluate", evaluate)
+            assert main(["distill", *arguments, *flags, "--output_dir", str(tmp_path / str(forced))]) == 0
+        assert seen == [4] * evaluations
 
 
 def test_more_pictures_held_back_than_there_are_is_an_error(world, arguments, capsys):
     assert main(["distill", *arguments, "--hold_back", "12"]) == 2
-    assert "hold_back=12: give a number of pictures below the 12 that there are." in capsys.readouterr().err
+    assert "hold_back=12: give 0 to 11, for there are 12 pictures." in capsys.readouterr().err
 
 
 def test_distill_leaves_a_checkpoint(world, arguments, tmp_path, capsys):
@@ -395,7 +426,7 @@ BAD = [
     (["--caption_column", "legend"], "no column 'legend'"),
     (["--replay", "/nowhere.txt"], "/nowhere.txt does not exist"),
     (["--questions", "/nowhere.csv"], "/nowhere.csv does not exist"),
-    (["--config", "/nowhere.yaml"], "No such file"),
+    (["--config", "/nowhere.yaml"], "--config /nowhere.yaml cannot be read (No such file or directory)"),
     (["--resume_from_checkpoint", "true"], "holds no checkpoint to resume from"),
     (["--resume_from_checkpoint", "/nowhere"], "/nowhere is no checkpoint"),
     (["--vision", "/nowhere"], "/nowhere"),

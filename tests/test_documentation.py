@@ -135,7 +135,7 @@ def test_make_targets_exist():
     assert targets == ["demo", "test"]
     assert all(f"\n{target}:" in makefile for target in targets)
     # Both ways of installing take the pinned versions, and what they are given is there.
-    assert "pip install --constraint constraints.txt" in lines
+    assert "pip install --constraint constraints.txt --editable" in lines  # in the clone, else its folder hides it
     assert makefile.count("install $(PINNED)") == 2
     assert (ROOT / "constraints.txt").is_file()
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
 from modeling_vlkd import VLKDForConditionalGeneration
@@ -167,6 +168,23 @@ def test_generate_writes_what_the_pipelines_write(model, processor, rows, num_be
     assert processor.extract_answers(texts) == expected
     if force_prefix:
         assert all(text.startswith(f"{question} Answer:") for text, question in zip(texts, QUESTIONS))
+
+
+def test_a_config_of_ones_own_leaves_the_checkpoints_decoding(tiny_checkpoint, processor, rows):
+    """What it does not say is the checkpoint's, here as in `generate()`."""
+    model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
+    model.generation_config.force_prefix = False
+    own = GenerationConfig(max_new_tokens=6, num_beams=1)
+    inputs = processor(text=processor.caption_prompts(4), return_tensors="pt")
+    written = model.generate(**inputs, image_embeds=rows, generation_config=own)
+    expected = processor.extract_captions(processor.batch_decode(written, skip_special_tokens=True))
+    found = generate_captions(model, processor, rows, generation_config=own)
+    assert [best["caption"] for [best] in found] == expected
+    model.generation_config.num_beams = model.generation_config.num_return_sequences = 2
+    found = generate_captions(model, processor, rows)
+    alone = [generate_captions(model, processor, rows[place : place + 1])[0] for place in range(4)]
+    assert texts_of(found, "caption") == texts_of(alone, "caption")
+    assert found == generate_captions(model, processor, rows, generation_config=None)
 
 
 @pytest.mark.parametrize("top_k", [0, 100_000])

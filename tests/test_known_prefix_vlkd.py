@@ -8,7 +8,8 @@ from PIL import Image
 from transformers import GenerationConfig, pipeline
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.known_prefix_vlkd import KnownPrefixLogitsProcessor, known_prefix
+from modeling_vlkd.known_prefix_vlkd import join_rows, known_prefixes, prefix_lengths
+from modeling_vlkd.modeling_vlkd import default_generation_config
 
 
 MASK, PAD = 4, 1
@@ -30,21 +31,26 @@ def test_what_stands_before_the_first_mask_is_known():
     ids = torch.tensor(
         [[0, 7, 8, MASK, MASK, 2], [0, MASK, 9, 2, PAD, PAD], [PAD, PAD, 0, 7, MASK, 2], [0, 7, 8, 9, 5, 2]]
     )
-    prefix = known_prefix(ids, MASK, PAD)
-    assert prefix.lengths.tolist() == [3, 1, 2, 0]
-    known = [row[:length].tolist() for row, length in zip(prefix.ids, prefix.lengths)]
-    assert known == [[0, 7, 8], [0], [0, 7], []]
+    first, lengths = prefix_lengths(ids, MASK, PAD)
+    assert first.tolist() == [0, 0, 2, 0]
+    assert lengths.tolist() == [3, 1, 2, 0]
 
 
-def test_only_the_next_known_token_is_possible():
-    prefix = known_prefix(torch.tensor([[0, 7, MASK], [0, MASK, 7]]), MASK, PAD)
-    written = torch.tensor(
-        [[2, 0], [2, 5], [2, 0], [2, 0]]
-    )  # two beams a row; the second of the first began otherwise
-    scores = torch.randn(4, 9, generator=torch.Generator().manual_seed(0))
-    forced = KnownPrefixLogitsProcessor(prefix)(written, scores)
-    assert forced[0].softmax(-1).tolist() == [0.0] * 7 + [1.0, 0.0]
-    assert torch.equal(forced[1:], scores[1:])  # nothing is known, or not any more
+def test_prompts_are_grouped_by_what_is_known():
+    ids = torch.tensor([[0, 7, MASK, 2, PAD], [0, 9, MASK, 8, 2], [0, 7, 8, 2, PAD], [PAD, 0, 5, MASK, 2]])
+    config = GenerationConfig(force_prefix=True, mask_token_id=MASK, pad_token_id=PAD)
+    [(none, nothing), (some, known)] = known_prefixes(config, ids, start_token_id=2)
+    assert (none, nothing) == ([2], None)
+    assert some == [0, 1, 3]
+    assert known.tolist() == [[2, 0, 7], [2, 0, 9], [2, 0, 5]]
+    for other in ({"force_prefix": False}, {"mask_token_id": None}):
+        assert known_prefixes(GenerationConfig(**(config.to_dict() | other)), ids, start_token_id=2) == []
+    assert known_prefixes(GenerationConfig(), ids, start_token_id=2) == []  # of another origin
+
+
+def test_groups_are_put_in_order_again():
+    parts = [([2], torch.tensor([[5], [6]])), ([0, 1], torch.tensor([[1, 1], [2, 2], [3, 3], [4, 4]]))]
+    assert join_rows(parts, pad_token_id=0).tolist() == [[1, 1], [2, 2], [3, 3], [4, 4], [5, 0], [6, 0]]
 
 
 @pytest.mark.parametrize(
@@ -62,23 +68,31 @@ def test_each_text_begins_as_its_prompt(model, inputs, tokenizer, settings: dict
         assert texts[2] == free[2]
 
 
-@pytest.mark.parametrize("num_beams", [1, 3])
-@pytest.mark.parametrize("eos_bias", [0.0, 4.0], ids=["endless", "ending"])
-def test_company_changes_nothing(tiny_checkpoint, inputs, num_beams: int, eos_bias: float):
+@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("eos_bias", [0.0, 3.0, 4.0, 5.0])
+def test_company_changes_nothing(make_model, inputs, num_beams: int, eos_bias: float):
     """Neither what is written nor how much of it, though the beginnings differ in length."""
-    model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
-    model.final_logits_bias[0, 2] = eos_bias
-    settings = GenerationConfig(num_beams=num_beams, max_new_tokens=6)
-    together = model.generate(**inputs, generation_config=settings)
-    for place in range(3):
-        kept = inputs["attention_mask"][place].bool()
-        alone = {
-            "input_ids": inputs["input_ids"][place, None, kept],
-            "pixel_values": inputs["pixel_values"][place, None],
-        }
-        [expected] = model.generate(**alone, generation_config=settings)
-        row = together[place]
-        assert row[row != PAD].tolist() == expected[expected != PAD].tolist()
+    settings = GenerationConfig(num_beams=num_beams, max_new_tokens=8, num_return_sequences=num_beams)
+    for seed in (1, 2, 3):
+        model = make_model(seed=seed)
+        model.generation_config = default_generation_config(model.config.text_config, MASK)
+        model.final_logits_bias[0, 2] = eos_bias
+        together = model.generate(**inputs, generation_config=settings).chunk(3)
+        for place in range(3):
+            kept = inputs["attention_mask"][place].bool()
+            pixels = inputs["pixel_values"][place, None]
+            expected = model.generate(
+                input_ids=inputs["input_ids"][place, None, kept], pixel_values=pixels, generation_config=settings
+            )
+            for row, alone in zip(together[place], expected, strict=True):
+                assert row[row != PAD].tolist() == alone[alone != PAD].tolist()
+
+
+def test_outputs_of_several_lengths_have_no_scores(model, inputs):
+    with pytest.raises(ValueError, match="return_dict_in_generate needs prompts whose words before the masks"):
+        model.generate(**inputs, return_dict_in_generate=True)
+    alone = {name: value[:1] for name, value in inputs.items()}
+    assert model.generate(**alone, return_dict_in_generate=True).sequences.shape[0] == 1
 
 
 def test_forced_tokens_are_not_new(model, inputs, processor):

@@ -87,7 +87,7 @@ class CardTrainer(ResumableTrainer):
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     def _issue_warnings_after_load(self, load_result: Any):
-        """Warns of weights that a checkpoint lacks, but not of those that are tied to others and so in no file."""
+        """Warn of weights that a checkpoint lacks, but not of those that are tied to others and so in no file."""
         tied = set(self.accelerator.unwrap_model(self.model).all_tied_weights_keys)
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)

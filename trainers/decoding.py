@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import datasets
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,6 +16,7 @@ from modeling_vlkd.processing_vlkd import VLKDProcessor
 
 from .data import open_row
 from .metrics import word_f1
+from .questions import embed_pictures
 
 
 MOST_PICTURES = 200  # enough to tell 3 % of word F1 apart
@@ -45,7 +45,6 @@ class DecodingTrial:
         return f"{chosen} (word F1 {self.forced:.3f} after it, {self.free:.3f} by itself, on {self.pictures} pictures)"
 
 
-@torch.no_grad()
 def choose_decoding(
     model: PreTrainedModel,
     processor: VLKDProcessor,
@@ -87,12 +86,11 @@ def hold_back(
     if count == 0:
         return dataset, None
     if not 0 < count < len(dataset):
-        raise ValueError(f"hold_back={count}: give a number of pictures below the {len(dataset)} that there are.")
+        raise ValueError(f"hold_back={count}: give 0 to {len(dataset) - 1}, for there are {len(dataset)} pictures.")
     order = np.random.default_rng(seed).permutation(len(dataset))
     return dataset.select(sorted(order[count:])), dataset.select(sorted(order[:count]))
 
 
-@torch.no_grad()
 def choose_decoding_on(
     dataset: datasets.Dataset, model: PreTrainedModel, processor: VLKDProcessor, batch_size: int = 64
 ) -> DecodingTrial:
@@ -103,10 +101,7 @@ def choose_decoding_on(
     """
     was_training = model.training
     model.eval()
-    count, parts = min(len(dataset), MOST_PICTURES), []
-    for first in range(0, count, batch_size):
-        pictures = [open_row(dataset, row) for row in range(first, min(first + batch_size, count))]
-        pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
-        parts.append(model.get_image_rows(pixels.to(model.device)).float())
+    count = min(len(dataset), MOST_PICTURES)
+    rows = embed_pictures((open_row(dataset, row) for row in range(count)), model, processor, batch_size)
     model.train(was_training)
-    return choose_decoding(model, processor, torch.cat(parts), dataset[:count]["captions"], batch_size)
+    return choose_decoding(model, processor, rows, dataset["captions"][:count], batch_size)

@@ -48,7 +48,7 @@ class VLKDDistillationConfig(TrainingArguments):
         default=0.1,
         metadata={
             "help": "Share of captions that is written as the filling of a caption prompt, so that training sees what "
-            "is asked for later; the paper says nothing of it."
+            "is asked for later; the paper says nothing of it. The losses of an evaluation depend on it, too."
         },
     )
     max_text_length: int = field(default=64, metadata={"help": "Longer captions are cut, in tokens."})

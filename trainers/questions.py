@@ -148,7 +148,7 @@ def refuse_overlong(questions: Sequence[str], answers: Sequence[str], where: Seq
         ValueError: with its row or line, and how many tokens it has.
     """
     prompts = processor.question_prompts(questions)
-    targets = [f"{prefix} {answer}." for prefix, answer in zip(processor.question_prefixes(questions), answers)]
+    targets = processor.filled_questions(questions, answers)
     limit = processor.tokenizer.model_max_length
     for texts in (prompts, targets):
         for place, tokens in zip(where, processor.tokenizer(texts, verbose=False)["input_ids"]):

@@ -33,7 +33,7 @@ class ResumableTrainer(Trainer):
         return TrainedOn(len(self.train_dataset) if has_length(self.train_dataset) else None)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
-        """Trains, and goes on from a checkpoint if one is given, or from the last whole one with True.
+        """Train, and go on from a checkpoint if one is given, or from the last whole one with True.
 
         Raises:
             CheckpointError: there is none, or it is not whole.

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
@@ -100,7 +100,7 @@ def check_whole(checkpoint: Path):
         for shard in sorted(set(read_json(checkpoint / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values())):
             if not (checkpoint / shard).is_file():
                 raise CheckpointError(f"{checkpoint / shard} is missing")
-    weights = [path for path in files if path.suffix in (".safetensors", ".bin") and path.name != TRAINING_ARGS_NAME]
+    weights = [path for path in files if path.suffix == ".safetensors" or path.match("*_model*.bin")]
     if not weights and not any(path.is_dir() for path in checkpoint.iterdir()):  # FSDP and DeepSpeed write folders
         raise CheckpointError(f"{checkpoint} holds no weights")
 
