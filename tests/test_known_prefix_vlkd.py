@@ -112,7 +112,7 @@ def test_a_beginning_of_ones_own_is_left_alone(model, inputs):
 def test_memory_that_is_known_already_is_written_from_alike(model, inputs):
     expected = model.generate(**inputs, num_beams=1)
     with torch.no_grad():
-        memory, _ = model.model.encode(**inputs)
+        memory, _ = model.model.encode(**inputs, output_hidden_states=True)  # a tuple of tensors within
     known = {"input_ids": inputs["input_ids"], "attention_mask": inputs["attention_mask"], "encoder_outputs": memory}
     assert torch.equal(model.generate(**known, num_beams=1), expected)
 
