@@ -198,7 +198,7 @@ class VLKDProcessor(ProcessorMixin):
             raise ValueError("Expected images, text or both, got neither.")
         kwargs = {name: value for name, value in kwargs.items() if value is not None}  # a chat has no videos
         self._refuse_unknown(kwargs)
-        merged = self._merge_kwargs(ProcessingKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        merged = self._merge_kwargs(ProcessingKwargs, **kwargs)
         return_tensors = merged["text_kwargs"].pop("return_tensors", None)
         data: dict[str, Any] = {}
         if images is not None:

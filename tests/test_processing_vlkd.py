@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 import shutil
@@ -232,6 +233,17 @@ def test_folders_of_before_load(tiny_checkpoint: Path, tmp_path: Path):
     settings = tmp_path / "old" / "processor_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"force_prefix": True}))
     assert VLKDProcessor.from_pretrained(tmp_path / "old").num_caption_masks == 3
+
+
+def test_what_a_tokenizer_was_saved_with_is_no_setting(processor: VLKDProcessor, tmp_path: Path, recwarn):
+    """Training cuts texts, and the tokenizer keeps that with itself; whoever asks later has not asked for it."""
+    cutting = copy.deepcopy(processor)
+    cutting.tokenizer(["why?"], truncation=True, max_length=4, padding="max_length")
+    cutting.save_pretrained(tmp_path)
+    loaded = VLKDProcessor.from_pretrained(tmp_path)
+    assert "max_length" in loaded.tokenizer.init_kwargs
+    assert loaded(text="what color is the shape?") == processor(text="what color is the shape?")
+    assert not [warning for warning in recwarn if "max_length" in str(warning.message)]
 
 
 def test_a_long_text_may_be_cut_on_request(processor: VLKDProcessor):
