@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +14,7 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from modeling_vlkd.trainers.whole_checkpoints import check_named, find_whole_checkpoint
 
-from .config_file import with_config
+from .config_file import option_name, with_config
 from .number_checks import refuse_odd_numbers
 from .parser import Parser
 
@@ -31,6 +32,14 @@ class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescr
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Show one spelling of a flag; with dashes or with underscores within, it is taken all the same."""
+        shown = copy(action)
+        shown.option_strings = list({option_name(flag): flag for flag in reversed(action.option_strings)}.values())[
+            ::-1
+        ]
+        return super()._format_action_invocation(shown)
 
 
 class HelpAll(argparse.Action):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import logging
+import re
 import resource
 import shlex
 import shutil
@@ -194,6 +195,8 @@ def test_help_shows_what_is_our_own_and_says_how_to_see_the_rest(name: str, caps
     assert "  --adam_beta1 " not in brief
     assert len(brief.splitlines()) < 150
     assert "--help-all lists" in brief.splitlines()[-3]
+    assert re.search(r"^  --output_dir ", brief, flags=re.MULTILINE)
+    assert "--output-dir" not in brief  # one spelling is shown, and both are taken
     assert "`true` to go on with the run" in brief
     assert "default: None" not in own + inherited
 
