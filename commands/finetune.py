@@ -69,6 +69,12 @@ def main(argv: list[str]) -> int:
 
     set_seed(training.seed)
     model, processor = load_checkpoint(arguments.checkpoint, training.device, torch.float32)
+    if not model.config.freeze_vision_tower:
+        raise ValueError(
+            f"{arguments.checkpoint} wants its vision tower trained (`freeze_vision_tower` in its config.json), but "
+            "each picture is looked at once here, before the training: set it to true, or train from Python on "
+            "`pixel_values`."
+        )
     training.remove_unused_columns = False  # the collator reads questions, the model never sees them as such
     questions = make_question_set(rows, model, processor)
     eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None

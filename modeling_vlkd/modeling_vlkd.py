@@ -678,6 +678,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         self,
         inputs: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
+        *args: Any,
         **kwargs: Any,
     ):
         r"""
@@ -709,7 +710,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         if len(groups) < 2:
             if groups and groups[0][1] is not None:
                 kwargs["decoder_input_ids"] = groups[0][1]
-            return super().generate(inputs, generation_config, **kwargs)
+            return super().generate(inputs, generation_config, *args, **kwargs)
         if settings.return_dict_in_generate:
             raise ValueError(
                 "return_dict_in_generate needs prompts whose words before the masks have one length in tokens: ask "
@@ -720,7 +721,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
             taken = {name: take_rows(value, places, prompts.shape[0]) for name, value in kwargs.items()}
             if known is not None:
                 taken["decoder_input_ids"] = known
-            texts = super().generate(inputs if inputs is None else inputs[places], generation_config, **taken)
+            texts = super().generate(inputs if inputs is None else inputs[places], generation_config, *args, **taken)
             parts.append((places, texts))
         return join_rows(parts, settings.pad_token_id)
 

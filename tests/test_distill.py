@@ -532,6 +532,16 @@ def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
     VLKDForConditionalGeneration.from_pretrained(tmp_path / "tuned")
 
 
+def test_finetuning_a_tower_that_no_step_would_see_is_refused(world, converted, tmp_path, capsys):
+    model = VLKDForConditionalGeneration.from_pretrained(converted / "student")
+    model.config.freeze_vision_tower = False
+    model.save_pretrained(tmp_path / "unfrozen")
+    VLKDProcessor.from_pretrained(converted / "student").save_pretrained(tmp_path / "unfrozen")
+    flags = ["--checkpoint", tmp_path / "unfrozen", "--questions", world / "questions.csv", "--use_cpu", "true"]
+    assert main(["finetune", *map(str, flags), "--output_dir", str(tmp_path / "out"), "--report_to", "none"]) == 2
+    assert "unfrozen wants its vision tower trained" in capsys.readouterr().err
+
+
 def test_finetuning_does_not_go_on_with_other_questions(world, converted, tmp_path, capsys):
     flags = ["--checkpoint", converted / "student", "--output_dir", tmp_path / "tuned", "--use_cpu", "true"]
     flags += ["--report_to", "none", "--save_steps", "1"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import GenerationConfig, pipeline
+from transformers import GenerationConfig, LogitsProcessorList, pipeline
 
 from modeling_vlkd import VLKDForConditionalGeneration
 from modeling_vlkd.known_prefix_vlkd import join_rows, known_prefixes, prefix_lengths
@@ -86,6 +86,17 @@ def test_company_changes_nothing(make_model, inputs, num_beams: int, eos_bias: f
             )
             for row, alone in zip(together[place], expected, strict=True):
                 assert row[row != PAD].tolist() == alone[alone != PAD].tolist()
+
+
+def test_logits_processors_may_come_by_place(model, inputs):
+    """As in transformers' signature, the third argument; here one that ends every text at once."""
+
+    def end(written, scores):
+        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([2]), 0.0)
+
+    texts = {name: value for name, value in inputs.items() if name != "input_ids"}
+    output = model.generate(inputs["input_ids"], None, LogitsProcessorList([end]), **texts, num_beams=1)
+    assert (output == 2).sum(dim=1).tolist() == [2, 2, 2]  # what starts the decoder, and the end
 
 
 def test_outputs_of_several_lengths_have_no_scores(model, inputs):
