@@ -18,11 +18,12 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.image_processing_utils import BaseImageProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
-from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, make_card, write_card
-from modeling_vlkd.provenance import Provenance, Source, public_words, read_metadata, stated_languages
+from modeling_vlkd.publishing.cards import CardFacts, count_image_rows, count_parameters, make_card, write_card
+from modeling_vlkd.publishing.errors import first_line
+from modeling_vlkd.publishing.provenance import Provenance, Source, public_words, read_metadata, stated_languages
 
 from .bart_source import BartSource, no_mask_error
-from .errors import ConversionError, UnsupportedError, blaming, first_line
+from .errors import ConversionError, UnsupportedError, blaming
 from .proof import (
     Check,
     LanguageProbe,

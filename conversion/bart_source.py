@@ -6,7 +6,7 @@ from typing import Any
 from transformers import BartConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_vlkd.configuration_vlkd import check_text_config
-from modeling_vlkd.language_models_vlkd import LANGUAGE_MODELS
+from modeling_vlkd.towers_vlkd import LANGUAGE_MODELS
 
 from .errors import ConversionError
 from .sources import load_tokenizer, read_json

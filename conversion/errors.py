@@ -1,18 +1,15 @@
-"""What converting and publishing raise when their input is at fault: one clear line that says what to do."""
+"""What a conversion raises when its source is at fault: one clear line that says what to do."""
 
 import pickle
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modeling_vlkd.publishing.errors import first_line
+
 
 class ConversionError(ValueError):
     """A source that cannot be read, understood or converted."""
-
-
-class PublishError(ValueError):
-    """A checkpoint that cannot be published as it is, or not there, or not by this user."""
 
 
 class UnsupportedError(ConversionError):
@@ -26,20 +23,9 @@ class StateDictError(ConversionError, KeyError):
         return str(self.args[0])
 
 
-def first_line(error: Exception) -> str:
-    """Gives an error as one line: the first one with something to say; of a refused pickle, what it asked for."""
-    if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-        return f"it asks for {found[1]}, which is not data; nothing of it was executed"
-    if type(error) is KeyError:  # says nothing but the key
-        return f"there is no {error}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = next((number for number, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
-    return " ".join(lines[: last + 1]) or type(error).__name__  # after "Validation error for field 'x':" the reason
-
-
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns what readers raise about a file into one line that names the file and the remedy."""
+    """Turn what readers raise about a file into one line that names the file and the remedy."""
     try:
         yield
     except ConversionError as error:
@@ -58,7 +44,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def blaming(source: str | Path, remedy: str) -> Iterator[None]:
-    """Turns what libraries raise over a damaged source into one line with its name, the reason and the remedy.
+    """Turn what libraries raise over a damaged source into one line with its name, the reason and the remedy.
 
     They stumble somewhere in the middle, over a ZeroDivisionError or an AttributeError, and readers written in Rust
     raise a bare Exception; so nothing but this source may be read inside. Our own errors say what to do; they get the

@@ -25,11 +25,12 @@ from transformers.initialization import no_init_weights
 
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
+from modeling_vlkd.publishing.errors import first_line
 
 from .checkpoints import find_state_dict, open_checkpoint, open_state_dict
 from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
 from .clip_tokenizers import build_clip_tokenizer
-from .errors import ConversionError, UnsupportedError, blaming, first_line
+from .errors import ConversionError, UnsupportedError, blaming
 from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
 from .state_dicts import Rule, convert_state_dict

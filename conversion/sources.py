@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from .errors import ConversionError, blaming, first_line
+from modeling_vlkd.publishing.errors import first_line
+
+from .errors import ConversionError, blaming
 
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]

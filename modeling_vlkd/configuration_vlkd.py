@@ -1,49 +1,25 @@
 """Configuration of VLKD: a frozen CLIP vision tower, a BART, and three matrices between them."""
 
+from .hub_files_vlkd import (  # first: it refuses a transformers that is too old
+    AUTO_MAP,
+    CUSTOM_PIPELINES,
+    brings_its_code,
+)
+
+
+# isort: split
 import math
-import sys
 from typing import Any
 
-from transformers.utils.versions import require_version
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
-
-# Code that is run from the Hub was not installed: with an older transformers it would fail somewhere, and not say why.
-require_version("transformers>=5.24", "Upgrade it: `pip install --upgrade transformers`.")
-
-from huggingface_hub.dataclasses import strict  # noqa: E402
-from transformers import AutoConfig, PreTrainedConfig  # noqa: E402
-from transformers.configuration_utils import SubConfigSpec  # noqa: E402
-
-from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig  # noqa: E402
-
-
-# What a repository's config.json says, so that `from_pretrained(..., trust_remote_code=True)` finds the code that
-# `save_pretrained` puts beside it. Written by hand: transformers gathers only the class that is being saved.
-AUTO_MAP = {
-    "AutoConfig": "configuration_vlkd.VLKDConfig",
-    "AutoModel": "modeling_vlkd.VLKDModel",
-    "AutoModelForImageTextToText": "modeling_vlkd.VLKDForConditionalGeneration",
-    "AutoModelForVisualQuestionAnswering": "modeling_vlkd.VLKDForConditionalGeneration",
-    "AutoModelForSeq2SeqLM": "modeling_vlkd.VLKDForConditionalGeneration",
-    "AutoModelForSequenceClassification": "modeling_vlkd.VLKDForSequenceClassification",
-    "AutoProcessor": "processing_vlkd.VLKDProcessor",
-}
-# One entry only: with a second one, `pipeline(model=...)` could no longer infer the task.
-CUSTOM_PIPELINES = {
-    "visual-question-answering": {
-        "impl": "pipeline_vlkd.VLKDVisualQuestionAnsweringPipeline",
-        "pt": ["AutoModelForVisualQuestionAnswering"],
-        "default": None,
-        "type": "multimodal",
-    }
-}
-
-# Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
-LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
+from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 
 
 def check_text_config(text_config: dict[str, Any], name: str):
-    """Refuses language models that do not write texts as BART does: one first token, the words, the end token.
+    """Refuse language models that do not write texts as BART does: one first token, the words, the end token.
 
     BART's first token is `<s>`, that of mBART-50 the code of the language. Its predecessors have the code at the end.
 
@@ -58,6 +34,7 @@ def check_text_config(text_config: dict[str, Any], name: str):
         raise ValueError(f"{name} holds an mBART that expects the language behind the text; give a BART or mBART-50.")
 
 
+@brings_its_code("AutoConfig")
 @strict
 class VLKDConfig(PreTrainedConfig):
     r"""
@@ -155,14 +132,7 @@ class VLKDConfig(PreTrainedConfig):
         for part in ("vision_config", "text_config"):
             output[part].pop("_name_or_path", None)  # the folders of whoever made it are nothing to publish
             output[part].pop("auto_map", None)  # nor is code that is not copied
-        # peft looks the model type up in a table of its own, right after it has called this. So, whenever peft was
-        # imported, now is the moment to stand in that table, and nobody needs peft who does without.
-        peft_constants = sys.modules.get("peft.utils.constants")
-        if peft_constants is not None:
-            peft_constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[self.model_type] = LORA_TARGETS
         return output
 
-
-VLKDConfig.register_for_auto_class()
 
 __all__ = ["VLKDConfig"]

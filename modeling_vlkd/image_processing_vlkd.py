@@ -4,7 +4,10 @@ import numpy as np
 from transformers.image_utils import SizeDict
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from .hub_files_vlkd import brings_its_code
 
+
+@brings_its_code("AutoImageProcessor")
 class VLKDImageProcessor(CLIPImageProcessorPil):
     r"""
     Preprocesses pictures exactly as OpenAI's CLIP and open_clip (`_transform` in `clip/clip.py` of
@@ -23,7 +26,5 @@ class VLKDImageProcessor(CLIPImageProcessorPil):
         top, left = round((height - size.height) / 2), round((width - size.width) / 2)
         return image[..., top : top + size.height, left : left + size.width]
 
-
-VLKDImageProcessor.register_for_auto_class("AutoImageProcessor")
 
 __all__ = ["VLKDImageProcessor"]

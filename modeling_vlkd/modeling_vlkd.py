@@ -7,7 +7,7 @@ Notation of the paper in the comments: `V` the image rows in CLIP's joint space,
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,75 +33,22 @@ from transformers.utils import TransformersKwargs, can_return_tuple
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_vlkd import VLKDConfig
+from .hub_files_vlkd import brings_its_code
 from .known_prefix_vlkd import join_rows, known_prefixes, take_rows
-from .language_models_vlkd import LANGUAGE_MODELS, find_mask_token_id, load_language_model
-from .vision_towers_vlkd import load_vision_tower, vision_tower_of
-
-
-if TYPE_CHECKING:
-    # Nothing is imported here, but whoever saves the model saves every file that it names: the Hub gets these three.
-    from .image_processing_vlkd import VLKDImageProcessor  # noqa: F401
-    from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline  # noqa: F401
-    from .processing_vlkd import VLKDProcessor  # noqa: F401
+from .memory_vlkd import attach_unused, build_memory, cover_image_rows, mask_of_text, pool_sentence
+from .towers_vlkd import (
+    LANGUAGE_MODELS,
+    find_mask_token_id,
+    load_language_model,
+    load_vision_tower,
+    vision_tower_of,
+)
 
 
 NO_TEXT = (
     "Expected input_ids (or inputs_embeds) beside the image: a question, or a prompt to fill such as "
     "`processor.caption_prompts()` gives it."
 )
-
-
-def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: str) -> Tensor:
-    """Takes one state for the sentence: the first attended (`"bos"`), the last (`"eos"`) or their mean.
-
-    Args:
-        states: `(batch, length, d_model)`.
-        attention_mask: `(batch, length)`, 1 for attended positions; all of them where None.
-
-    Returns:
-        `(batch, d_model)`.
-    """
-    if attention_mask is None:
-        attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-    if text_pooling == "mean":
-        weights = attention_mask.to(states.dtype)[..., None]
-        return (states * weights).sum(dim=1) / weights.sum(dim=1)
-    positions = torch.arange(1, states.shape[1] + 1, device=states.device)
-    order = positions if text_pooling == "eos" else positions.flip(0)
-    chosen = (attention_mask.to(torch.long) * order).argmax(dim=1)
-    return states[torch.arange(states.shape[0], device=states.device), chosen]
-
-
-def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tensor | None:
-    """Extends a mask of text length to the memory, whose image rows stand first and are all attended.
-
-    A mask that has the memory's length already is taken as it is.
-    """
-    if attention_mask is None:
-        return None
-    rows = memory_length - attention_mask.shape[-1]
-    if rows < 0:
-        raise ValueError(
-            f"attention_mask covers {attention_mask.shape[-1]} positions, but the encoder output has {memory_length}."
-        )
-    return torch.cat([attention_mask.new_ones(attention_mask.shape[0], rows), attention_mask], dim=-1)
-
-
-def mask_of_text(attention_mask: Tensor | None, text: Tensor, image_embeds: Tensor | None) -> Tensor | None:
-    """Takes the part of a mask that covers the text, `(batch, length)`.
-
-    A mask that covers neither the text nor the whole memory is a ValueError: it would be read shifted.
-    """
-    if attention_mask is None:
-        return None
-    batch, length = text.shape[:2]
-    rows = 0 if image_embeds is None else image_embeds.shape[1]
-    if tuple(attention_mask.shape) not in ((batch, length), (batch, rows + length)):
-        raise ValueError(
-            f"Expected attention_mask of shape {(batch, length)}, or {(batch, rows + length)} with the image rows, "
-            f"got {tuple(attention_mask.shape)}."
-        )
-    return attention_mask[:, -length:]
 
 
 @dataclass
@@ -256,6 +203,7 @@ def default_generation_config(text_config: PreTrainedConfig, mask_token_id: int 
     )
 
 
+@brings_its_code("AutoModel")
 class VLKDModel(VLKDPreTrainedModel):
     r"""
     A CLIP vision tower with its projection, a BART, and `W_e`, `W'_e` and `W_i` between them, without a head.
@@ -388,19 +336,11 @@ class VLKDModel(VLKDPreTrainedModel):
         """
         if image_embeds is None and not self.config.bridge_text_only:
             return text_states
-        bridged = self.text_to_decoder(self.text_projection(text_states))  # (batch, length, d_model), by CLIP's space
-        if image_embeds is None:
-            return bridged
-        if image_embeds.ndim != 3 or image_embeds.shape[-1] != self.config.projection_dim:
-            raise ValueError(
-                f"Expected image_embeds of shape (batch, rows, {self.config.projection_dim}), as `get_image_rows` "
-                f"returns them; got {tuple(image_embeds.shape)}."
-            )
-        images, texts = image_embeds.shape[0], text_states.shape[0]  # `len` would fix the batch size of an export
-        if images != texts:
-            raise ValueError(f"Expected one image per text, got {images} images and {texts} texts.")
-        image_states = self.image_to_decoder(image_embeds.to(bridged))  # (batch, rows, dim) -> (batch, rows, d_model)
-        return torch.cat([image_states, bridged], dim=1)
+
+        def bridge_text(states: Tensor) -> Tensor:
+            return self.text_to_decoder(self.text_projection(states))  # through CLIP's space
+
+        return build_memory(text_states, image_embeds, bridge_text, self.image_to_decoder, self.config.projection_dim)
 
     def encode(
         self,
@@ -447,9 +387,7 @@ class VLKDModel(VLKDPreTrainedModel):
                 unused.append(self.text_to_decoder.weight)
                 if clean_input_ids is None:
                     unused.append(self.text_projection.weight)
-        for parameter in unused:
-            memory = memory + 0 * parameter.sum().to(memory)  # (batch, rows + length, d_model), as it was
-        return memory
+        return attach_unused(memory, unused)
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as long as in BART
     @can_return_tuple
@@ -537,6 +475,7 @@ class VLKDModel(VLKDPreTrainedModel):
         return output
 
 
+@brings_its_code("AutoModelForImageTextToText")
 class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     r"""
     VLKD with BART's language-modelling head: captions, answers, and text.
@@ -726,6 +665,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         return join_rows(parts, settings.pad_token_id)
 
 
+@brings_its_code("AutoModelForSequenceClassification")
 class VLKDForSequenceClassification(VLKDPreTrainedModel):
     r"""
     VLKD with BART's classification head on the decoder's state of the last token, for GLUE and its like; an image may
@@ -792,10 +732,5 @@ class VLKDForSequenceClassification(VLKDPreTrainedModel):
         fields = {name: value for name, value in output.items() if name != "last_hidden_state"}
         return Seq2SeqSequenceClassifierOutput(loss=loss, logits=logits, **fields)
 
-
-# Makes `save_pretrained` write these files beside the weights; `auto_map` is VLKDConfig's.
-VLKDModel.register_for_auto_class("AutoModel")
-VLKDForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
-VLKDForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
 __all__ = ["VLKDForConditionalGeneration", "VLKDForSequenceClassification", "VLKDModel", "VLKDPreTrainedModel"]

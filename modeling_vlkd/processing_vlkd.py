@@ -1,9 +1,13 @@
 """Images and texts in, answers and captions out: the processor of VLKD."""
 
+from .hub_files_vlkd import brings_its_code  # first: it refuses a transformers that is too old
+
+
+# isort: split
 import os
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -13,17 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BatchFeature
 from transformers.image_utils import load_image
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, TextKwargs
-from transformers.utils.versions import require_version
 
-
-if TYPE_CHECKING:
-    # Nothing is imported here, but whoever saves the processor saves every file that it names, and these name: a
-    # trainer that pushes while it trains copies the weights and saves the processor, and the Hub needs all the code.
-    from .modeling_vlkd import VLKDForConditionalGeneration  # noqa: F401
-
-
-# As in configuration_vlkd.py, of which this file may be loaded first.
-require_version("transformers>=5.24", "Upgrade it: `pip install --upgrade transformers`.")
 
 CAPTION_PREFIX = "A picture of"
 ANSWER_MARK = "Answer:"
@@ -118,6 +112,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+@brings_its_code("AutoProcessor")
 class VLKDProcessor(ProcessorMixin):
     r"""
     Joins CLIP's image processor and BART's tokenizer, and knows VLKD's prompts (arXiv:2203.06386, section 4.3).
@@ -326,7 +321,5 @@ class VLKDProcessor(ProcessorMixin):
         """
         return [text.strip().removeprefix(CAPTION_PREFIX).strip().removesuffix(".").strip() for text in texts]
 
-
-VLKDProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = ["VLKDProcessor"]

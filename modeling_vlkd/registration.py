@@ -1,4 +1,11 @@
-"""Makes transformers' Auto classes and pipelines know VLKD."""
+"""Make transformers' Auto classes and pipelines know VLKD, and peft where its adapters go."""
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
 
 import transformers
 from transformers import (
@@ -11,10 +18,16 @@ from transformers import (
 )
 
 from . import modeling_vlkd
-from .configuration_vlkd import AUTO_MAP, VLKDConfig
+from .configuration_vlkd import VLKDConfig
+from .hub_files_vlkd import AUTO_MAP
 from .image_processing_vlkd import VLKDImageProcessor
 from .pipeline_vlkd import VLKDImageCaptioningPipeline, VLKDVisualQuestionAnsweringPipeline
 from .processing_vlkd import VLKDProcessor
+
+
+# Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
+LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
+PEFT_TABLES = "peft.utils.constants"
 
 
 def register_auto_classes():
@@ -45,5 +58,34 @@ def register_pipelines():
     )
 
 
+def register_lora_targets(peft_tables: ModuleType):
+    peft_tables.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[VLKDConfig.model_type] = LORA_TARGETS
+
+
+class PeftFinder(MetaPathFinder):
+    """Registers VLKD with peft at the moment when somebody imports it: nobody waits for peft who does without."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != PEFT_TABLES:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(fullname)  # by the finders that are left
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType):
+                execute(module)
+                register_lora_targets(module)
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
 register_auto_classes()
 register_pipelines()
+if PEFT_TABLES in sys.modules:
+    register_lora_targets(sys.modules[PEFT_TABLES])
+else:
+    sys.meta_path.insert(0, PeftFinder())

@@ -9,7 +9,7 @@ from test_resumable_trainer import make_trainer
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
+from modeling_vlkd.trainers.resumable_trainer import SaveOnInterrupt
 
 
 class PressCtrlC(TrainerCallback):

@@ -22,8 +22,8 @@ from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration
 from modeling_vlkd.conversion import assembling
 from modeling_vlkd.conversion.assembling import convert, staged
 from modeling_vlkd.conversion.errors import ConversionError
-from modeling_vlkd.conversion.shareable import find_shareable
-from modeling_vlkd.trainers.features import TextTeacher
+from modeling_vlkd.publishing.shareable import find_shareable
+from modeling_vlkd.trainers.feature_cache import TextTeacher
 
 
 SOURCES = {

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from tiny_training import tiny_model, tiny_pairs, tiny_processor
 from transformers import Trainer, TrainingArguments
 
-from modeling_vlkd.provenance import Provenance, Source
+from modeling_vlkd.publishing.provenance import Provenance, Source
 from modeling_vlkd.trainers import QuestionSet, VLKDDistillationConfig, VLKDDistillationTrainer
 from modeling_vlkd.trainers.card_trainer import TRAINED_ON, CardTrainer, RunFacts, last_losses, measured
 

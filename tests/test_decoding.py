@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
 
+from modeling_vlkd.evaluation.decoding import DecodingTrial, choose_decoding, choose_decoding_on, hold_back
 from modeling_vlkd.trainers import VLKDDistillationConfig, VLKDDistillationTrainer, decoding
-from modeling_vlkd.trainers.decoding import DecodingTrial, choose_decoding, choose_decoding_on, hold_back
 
 
 @pytest.fixture(scope="module")

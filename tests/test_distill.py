@@ -25,11 +25,11 @@ from modeling_vlkd.commands import distill
 from modeling_vlkd.commands.card_arguments import command_line
 from modeling_vlkd.commands.main import main
 from modeling_vlkd.conversion.assembling import convert
-from modeling_vlkd.conversion.published_card import check_card
+from modeling_vlkd.evaluation.decoding import DecodingTrial
+from modeling_vlkd.publishing.card_checks import check_card
 from modeling_vlkd.trainers import VLKDDistillationTrainer
-from modeling_vlkd.trainers.data import load_captioned_images
-from modeling_vlkd.trainers.decoding import DecodingTrial
-from modeling_vlkd.trainers.interrupt import SaveOnInterrupt
+from modeling_vlkd.trainers.captioned_images import load_captioned_images
+from modeling_vlkd.trainers.resumable_trainer import SaveOnInterrupt
 
 
 @pytest.fixture(scope="module")

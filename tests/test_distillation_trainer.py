@@ -12,6 +12,7 @@ from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from transformers import TrainerCallback
 
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.evaluation.metrics import image_text_recall
 from modeling_vlkd.generation_vlkd import generate_answers
 from modeling_vlkd.trainers import (
     QuestionSet,
@@ -20,7 +21,6 @@ from modeling_vlkd.trainers import (
     VLKDDistillationConfig,
     VLKDDistillationTrainer,
 )
-from modeling_vlkd.trainers.metrics import image_text_recall
 
 
 PROJECTIONS = ("text_projection", "text_to_decoder", "image_to_decoder", "logit_scale")

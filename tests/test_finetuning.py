@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from modeling_vlkd import VLKDConfig, VLKDForSequenceClassification
+from modeling_vlkd.evaluation.metrics import exact_match
 from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, answer_accuracy
-from modeling_vlkd.trainers.metrics import exact_match
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging
 
-from modeling_vlkd.loading_vlkd import load_whole
+from modeling_vlkd.towers_vlkd import load_whole
 
 
 def test_the_other_tower_is_no_news(clip_folder, caplog):

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from modeling_vlkd.trainers.metrics import (
+from modeling_vlkd.evaluation.metrics import (
     balanced_exact_match,
     exact_match,
     image_text_recall,

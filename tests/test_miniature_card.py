@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from modeling_vlkd.conversion.published_card import check_card
 from modeling_vlkd.miniature.card import demo_card
 from modeling_vlkd.miniature.report import demo_command, markdown_table
+from modeling_vlkd.publishing.card_checks import check_card
 
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from modeling_vlkd.miniature.distilling import WEIGHTS, CaptionedPictures, Teach
 from modeling_vlkd.miniature.report import BASELINES, ROWS, markdown_table
 from modeling_vlkd.miniature.scoring import score_reading
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
-from modeling_vlkd.provenance import Provenance
+from modeling_vlkd.publishing.provenance import Provenance
 from modeling_vlkd.trainers import align_text_projection
 
 

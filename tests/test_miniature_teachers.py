@@ -14,7 +14,7 @@ from modeling_vlkd.miniature.corpus import KIND_WEIGHTS, tokenizer_texts
 from modeling_vlkd.miniature.from_scratch import write_provenance
 from modeling_vlkd.miniature.tokenizer import clip_tokenizer, train_tokenizer
 from modeling_vlkd.miniature.world import load_train_and_validation
-from modeling_vlkd.provenance import Source
+from modeling_vlkd.publishing.provenance import Source
 
 
 @pytest.fixture(scope="module")

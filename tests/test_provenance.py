@@ -6,7 +6,14 @@ import pytest
 from huggingface_hub import constants
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.provenance import Provenance, Source, hide_folders, public_name, public_words, read_metadata
+from modeling_vlkd.publishing.provenance import (
+    Provenance,
+    Source,
+    hide_folders,
+    public_name,
+    public_words,
+    read_metadata,
+)
 
 
 def write_card(folder: Path, metadata: str) -> Path:

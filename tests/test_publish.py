@@ -14,7 +14,7 @@ from tiny_card import CARD, shareable_copy
 
 from modeling_vlkd import VLKDForConditionalGeneration
 from modeling_vlkd.conversion import publish as module
-from modeling_vlkd.conversion.errors import PublishError
+from modeling_vlkd.publishing.errors import PublishError
 
 
 TOKENS = {"hf_write": ("alice", "write"), "hf_read": ("alice", "read"), "hf_bob": ("bob", "write")}

@@ -18,8 +18,8 @@ from tiny_card import shareable_copy
 from transformers import pipeline
 
 from modeling_vlkd.commands.push import summary
-from modeling_vlkd.conversion.publish import Published
-from modeling_vlkd.conversion.shareable import Shareable
+from modeling_vlkd.publishing.publish import Published
+from modeling_vlkd.publishing.shareable import Shareable
 
 
 QUESTIONS = ["what color is the shape?", "why?"]

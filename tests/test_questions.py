@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from tiny_training import IMAGE_SIZE, tiny_model, tiny_processor
 
-from modeling_vlkd.trainers.questions import make_question_set, read_questions
+from modeling_vlkd.evaluation.questions import make_question_set, read_questions
 
 
 QUESTION = {"image": "a.png", "question": "how many, then?", "answer": "0"}

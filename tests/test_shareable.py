@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from tiny_card import shareable_copy
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDForSequenceClassification, VLKDModel
-from modeling_vlkd.conversion.errors import PublishError
-from modeling_vlkd.conversion.shareable import find_shareable
+from modeling_vlkd.publishing.errors import PublishError
+from modeling_vlkd.publishing.shareable import find_shareable
 
 
 CODE = {

@@ -10,8 +10,8 @@ import datasets
 import pytest
 from PIL import Image
 
-from modeling_vlkd.trainers.data import load_captioned_images
-from modeling_vlkd.trainers.questions import read_questions
+from modeling_vlkd.evaluation.questions import read_questions
+from modeling_vlkd.trainers.captioned_images import load_captioned_images
 from modeling_vlkd.trainers.trained_on import OtherDataError, TrainedOn
 
 

@@ -19,7 +19,7 @@ from modeling_vlkd.conversion import sources
 from modeling_vlkd.conversion.errors import ConversionError, UnsupportedError
 from modeling_vlkd.conversion.resolving import open_vision
 from modeling_vlkd.modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection
-from modeling_vlkd.vision_towers_vlkd import VISION_TOWERS
+from modeling_vlkd.towers_vlkd import VISION_TOWERS
 
 
 def token_ids() -> torch.Tensor:

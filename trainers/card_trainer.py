@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,22 @@ from torch import nn
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
-from modeling_vlkd.model_card import CardFacts, count_image_rows, count_parameters, has_replay, make_card, write_card
-from modeling_vlkd.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
+from modeling_vlkd.evaluation.retrieval import RECALL_AT, recall_name
+from modeling_vlkd.publishing.cards import CardFacts, count_image_rows, count_parameters, make_card, write_card
+from modeling_vlkd.publishing.provenance import BASE_ROLES, CARD_NAME, Provenance, Source, as_list, hide_folders
 
-from .distillation_config import VLKDDistillationConfig
-from .pair_evaluation import RECALL_AT, recall_name
 from .resumable_trainer import ResumableTrainer
 from .trained_on import TrainedOn
 
 
 logger = logging.getLogger(__name__)
 
-# Arguments of transformers that rule what is computed: the first are always told, the others where they differ.
-TOLD = (
+# Arguments of transformers that rule what is computed.
+ALWAYS_IN_CARD = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type"),
     *("warmup_steps", "optim", "weight_decay", "max_grad_norm", "seed"),
 )
-TOLD_IF_CHANGED = (
+IN_CARD_IF_CHANGED = (
     *("adam_beta1", "adam_beta2", "adam_epsilon", "optim_args", "lr_scheduler_kwargs", "data_seed"),
     *("label_smoothing_factor", "neftune_noise_alpha", "bf16", "fp16", "tf32", "torch_compile"),
     *("dataloader_drop_last", "train_sampling_strategy", "metric_for_best_model"),
@@ -142,26 +141,26 @@ class CardTrainer(ResumableTrainer):
             parameters=count_parameters(model),
             image_rows=count_image_rows(model.config),
             tower_frozen=model.config.freeze_vision_tower,
-            settings=told_settings(self.args, self.state, has_replay(provenance)) | self.run_facts.settings,
+            settings=self.shown_settings() | self.run_facts.settings,
             losses=last_losses(self.state.log_history),
             results=[*results_of(measured(self.args, self.state), self.run_facts), *self.run_facts.results],
             tags=["generated_from_trainer"],
         )
 
+    def told_settings(self) -> dict[str, Any]:
+        """Tell how long and how it was trained: what always matters, and what differs from the defaults."""
+        settings = {"steps": self.state.global_step, "epochs": self.state.epoch}
+        settings |= {name: getattr(self.args, name) for name in ALWAYS_IN_CARD}
+        for name in IN_CARD_IF_CHANGED:
+            if getattr(self.args, name) not in (default_of(self.args, name), None, False):
+                settings[name] = getattr(self.args, name)
+        return settings
 
-def told_settings(args: TrainingArguments, state: TrainerState, with_replay: bool) -> dict[str, Any]:
-    """Tells how long and how it was trained: what always matters, and what differs from the defaults."""
-    settings = {"steps": state.global_step, "epochs": state.epoch}
-    settings |= {name: getattr(args, name) for name in TOLD}
-    for name in TOLD_IF_CHANGED:
-        if getattr(args, name) not in (default_of(args, name), None, False):
-            settings[name] = getattr(args, name)
-    if isinstance(args, VLKDDistillationConfig):
-        own = [each.name for each in fields(args) if each.name not in TrainingArguments.__dataclass_fields__]
-        settings |= {name: getattr(args, name) for name in own if with_replay or not name.startswith("replay_")}
-    if args.world_size > 1:
-        settings["processes"] = args.world_size
-    return {name: plain(value) for name, value in settings.items() if value is not None}
+    def shown_settings(self) -> dict[str, Any]:
+        settings = self.told_settings()
+        if self.args.world_size > 1:
+            settings["processes"] = self.args.world_size
+        return {name: plain(value) for name, value in settings.items() if value is not None}
 
 
 def default_of(args: TrainingArguments, name: str) -> Any:

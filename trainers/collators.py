@@ -12,13 +12,12 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from modeling_vlkd.processing_vlkd import CAPTION_PREFIX
 
-from .drawn_examples import example_key
-from .draws import mix, uniforms
-from .replay import ReplayText
+from .draws import example_key, mix, uniforms
 from .text_infilling import TextInfilling
 
 
-_CAPTION_MASKS, _REPLAY_MASKS, _VIEW, _WHOLE, _HOW_MANY = range(5)
+# Streams of an example's `draw`; 1 is that of replayed texts.
+_CAPTION_MASKS, _VIEW, _WHOLE, _HOW_MANY = 0, 2, 3, 4
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
@@ -61,7 +60,7 @@ def gather_images(examples: list[dict[str, Any]], processor: ProcessorMixin) -> 
 
 @dataclass
 class VLKDDistillationCollator:
-    """Makes a distillation batch: captions clean and corrupted, image rows, the teacher's text embeddings, replay.
+    """Makes a distillation batch: captions clean and corrupted, image rows, and the teacher's text embeddings.
 
     ```python
     >>> collate = VLKDDistillationCollator(processor, seed=3)
@@ -78,11 +77,7 @@ class VLKDDistillationCollator:
     An example has a `caption` (or its `input_ids`); an image in one of the forms of [`gather_images`], where
     `image_embeds` of `(views, rows, dim)` are views of the image of which one is drawn; `text_teacher_embeds`,
     `(dim,)`, CLIP's embedding of the caption; `flip`, true if the mirror image may stand for the picture, drawn as a
-    view is; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw` and the list `replay`.
-
-    Texts to replay follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads
-    both; `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a replayed text has a context, its
-    embedding stands in `replay_embeds`, `(texts, dim)`, to be one image row, and `replay_has_context` says so.
+    view is; and, from [`DrawnExamples`] or [`DrawnStream`], the seed `draw`. What else it has is left out.
 
     Args:
         max_text_length: longer captions are cut, in tokens.
@@ -104,20 +99,13 @@ class VLKDDistillationCollator:
         self.infill = TextInfilling(self.processor.tokenizer, self.mask_ratio, self.mean_span)
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        seeds = self._seeds(examples)
+        seeds = self.seeds_of(examples)
         pad = self.processor.tokenizer.pad_token_id
         captions = pad_rows(self._caption_ids(examples), pad)
         sources = list(self.infill(captions, mix(seeds, _CAPTION_MASKS)))
         targets = list(captions)
         for place in np.flatnonzero(uniforms(seeds, 1, _WHOLE)[:, 0] < self.whole_text_share):
             sources[place], targets[place] = self._as_prompt(captions[place], seeds[place])
-        replay = [text for example in examples for text in example.get("replay", ())]
-        if replay:
-            counts = [len(example.get("replay", ())) for example in examples]
-            places = np.concatenate([np.arange(count) for count in counts])  # within the example that brought the text
-            sources += self._replay_sources(replay, mix(np.repeat(seeds, counts), _REPLAY_MASKS, places))
-            targets += [text.target for text in replay]
-
         input_ids, labels = (torch.from_numpy(pad_rows(rows, pad)) for rows in (sources, targets))
         clean_input_ids = torch.from_numpy(captions)
         batch = {
@@ -132,13 +120,14 @@ class VLKDDistillationCollator:
             raise ValueError(
                 f"Expected 'image_embeds', 'pixel_values' or 'image' in each example, got {list(examples[0])}."
             )
-        batch |= self._mirror(images, examples, seeds) | self._replay_contexts(replay)
+        batch |= self._mirror(images, examples, seeds)
         if examples[0].get("text_teacher_embeds") is not None:
             teacher = [torch.as_tensor(example["text_teacher_embeds"]) for example in examples]
             batch["text_teacher_embeds"] = torch.stack(teacher).float()
         return batch
 
-    def _seeds(self, examples: list[dict[str, Any]]) -> np.ndarray:
+    def seeds_of(self, examples: list[dict[str, Any]]) -> np.ndarray:
+        """Take the `draw` of each example, or make one of the seed and the example: `(examples,)`."""
         if "draw" in examples[0]:
             return np.array([example["draw"] for example in examples], dtype=np.uint64)
         return mix(self.seed, np.array([example_key(example) for example in examples], dtype=np.uint64))
@@ -166,15 +155,6 @@ class VLKDDistillationCollator:
         encoded = tokenizer([prompt, filled], truncation=True, max_length=self.max_text_length)
         return tuple(encoded["input_ids"])
 
-    def _replay_sources(self, replay: list[ReplayText], seeds: np.ndarray) -> list[Sequence[int]]:
-        """Take the sources given, and mask the targets of the texts that have none."""
-        chosen = [place for place, text in enumerate(replay) if text.source is None]
-        if not chosen:
-            return [text.source for text in replay if text.source is not None]
-        targets = pad_rows([replay[place].target for place in chosen], self.processor.tokenizer.pad_token_id)
-        masked = iter(self.infill(targets, seeds[chosen]))
-        return [next(masked) if text.source is None else text.source for text in replay]
-
     @staticmethod
     def _choose_views(examples: list[dict[str, Any]], seeds: np.ndarray) -> list[dict[str, Any]]:
         views = examples[0].get("image_embeds")
@@ -192,17 +172,6 @@ class VLKDDistillationCollator:
         mirrored = torch.from_numpy(may & (draw_views(seeds, 2) == 1))
         pixels = images["pixel_values"]
         return {"pixel_values": torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)}
-
-    @staticmethod
-    def _replay_contexts(replay: list[ReplayText]) -> dict[str, Tensor]:
-        contexts = [text.context_embeds for text in replay]
-        given = [context for context in contexts if context is not None]
-        if not given:
-            return {}
-        return {
-            "replay_embeds": torch.stack([torch.zeros_like(given[0]) if row is None else row for row in contexts]),
-            "replay_has_context": torch.tensor([context is not None for context in contexts]),
-        }
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Arguments of a distillation run: those of transformers, with the paper's recipe as defaults, and VLKD's own."""
+"""Arguments of a distillation run: those of transformers, what every task needs beside them, and VLKD's own."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,40 @@ from transformers import TrainingArguments
 
 
 @dataclass
-class VLKDDistillationConfig(TrainingArguments):
+class DistillationConfig(TrainingArguments):
+    """Arguments of [`DistillationTrainer`], whatever its task.
+
+    Raises:
+        ValueError: label smoothing, which no task has.
+    """
+
+    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps, or share of all steps."})
+    bf16: bool | None = field(
+        default=None, metadata={"help": "Mixed precision in bfloat16; by default where a CUDA device supports it."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Look for parameters without gradient at each step; there are none."}
+    )
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the three matrices and the temperature; by default that of BART."},
+    )
+
+    def __post_init__(self):
+        if self.bf16 is None:
+            on_gpu = torch.cuda.is_available() and not self.use_cpu
+            self.bf16 = on_gpu and torch.cuda.is_bf16_supported() and not self.fp16
+        # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
+        self.dataloader_pin_memory &= torch.accelerator.is_available()
+        super().__post_init__()
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"label_smoothing_factor={self.label_smoothing_factor}: distillation has no smoothed loss."
+            )
+
+
+@dataclass
+class VLKDDistillationConfig(DistillationConfig):
     """Arguments of [`VLKDDistillationTrainer`].
 
     Defaults that differ from [`~transformers.TrainingArguments`] are the recipe of arXiv:2203.06386, section 4.1, but
@@ -25,18 +58,7 @@ class VLKDDistillationConfig(TrainingArguments):
     per_device_train_batch_size: int = field(
         default=64, metadata={"help": "Pairs a step and device; over all devices they are each other's negatives."}
     )
-    logging_steps: float = field(default=50, metadata={"help": "Log every so many steps, or share of all steps."})
-    bf16: bool | None = field(
-        default=None, metadata={"help": "Mixed precision in bfloat16; by default where a CUDA device supports it."}
-    )
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Look for parameters without gradient at each step; there are none."}
-    )
 
-    projection_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate of the three matrices and the temperature; by default that of BART."},
-    )
     ttdm_weight: float = field(default=1000.0, metadata={"help": "Weight of text-text distance minimization."})
     itcl_weight: float = field(default=1.0, metadata={"help": "Weight of the image-text contrastive loss."})
     icti_weight: float = field(default=1.0, metadata={"help": "Weight of image-conditioned text infilling."})
@@ -60,11 +82,6 @@ class VLKDDistillationConfig(TrainingArguments):
     )
 
     def __post_init__(self):
-        if self.bf16 is None:
-            on_gpu = torch.cuda.is_available() and not self.use_cpu
-            self.bf16 = on_gpu and torch.cuda.is_bf16_supported() and not self.fp16
-        # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
-        self.dataloader_pin_memory &= torch.accelerator.is_available()
         super().__post_init__()
         for name in ("mask_ratio", "whole_text_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -78,10 +95,6 @@ class VLKDDistillationConfig(TrainingArguments):
             raise ValueError(
                 "per_device_train_batch_size=1 on one device leaves ITCL a single pair and nothing to tell it from: "
                 "give more pairs a step, or `itcl_weight=0`."
-            )
-        if self.label_smoothing_factor:
-            raise ValueError(
-                f"label_smoothing_factor={self.label_smoothing_factor}: distillation has no smoothed loss."
             )
 
     @property

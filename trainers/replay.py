@@ -64,7 +64,7 @@ class ReplayCorpus:
         return any(text.context_embeds is not None for text in self.texts)
 
     def imitating(self, imitation: "PictureImitation") -> "ReplayCorpus":
-        """The same texts, each context moved to where a picture of it would be."""
+        """Move each context to where a picture of it would be; the texts stay the same."""
         texts = self.texts
         moved = [None if text.context_embeds is None else imitation(text.context_embeds) for text in texts]
         return ReplayCorpus([replace(text, context_embeds=embeds) for text, embeds in zip(texts, moved)])
@@ -141,26 +141,3 @@ def _embed_once(
         raise ValueError(f"{path} has contexts, which CLIP's text tower has to embed; give `embed_contexts`.")
     embeds = torch.as_tensor(embed_contexts(distinct), dtype=torch.float32)  # (contexts, dim)
     return dict(zip(distinct, embeds))
-
-
-def join_image_rows(
-    image_embeds: Tensor, texts: int, context_embeds: Tensor | None, has_context: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Append image rows for replayed texts to those of the pairs: a context is one row, the rest is masked.
-
-    Args:
-        image_embeds: `(pairs, rows, dim)`.
-        texts: how many texts are replayed.
-        context_embeds: `(texts, dim)`; None if no text has a context.
-        has_context: `(texts,)`, bool.
-
-    Returns:
-        `(pairs + texts, rows, dim)`, and the attention mask of these rows, `(pairs + texts, rows)`.
-    """
-    pairs, rows, dim = image_embeds.shape
-    embeds = image_embeds.new_zeros(pairs + texts, rows, dim)
-    mask = torch.zeros(pairs + texts, rows, dtype=torch.long, device=image_embeds.device)
-    embeds[:pairs], mask[:pairs] = image_embeds, 1
-    if context_embeds is not None:
-        embeds[pairs:, 0], mask[pairs:, 0] = context_embeds.to(embeds.dtype), has_context.long()
-    return embeds, mask

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Trainer
+from accelerate.utils import reduce
+from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 
@@ -29,7 +31,7 @@ class ResumableTrainer(Trainer):
 
     @property
     def trained_on(self) -> TrainedOn:
-        """What the run learns from, as far as the data tell."""
+        """Describe what the run learns from, as far as the data tell."""
         return TrainedOn(len(self.train_dataset) if has_length(self.train_dataset) else None)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
@@ -54,6 +56,25 @@ class ResumableTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _init_training_state(
+        self,
+        max_steps: int,
+        num_update_steps_per_epoch: int,
+        num_train_epochs: int,
+        resume_from_checkpoint: Any,
+        trial: Any,
+    ) -> tuple[int, int]:
+        """Find the pass and the batch to go on from in a stream without a length, which transformers counts as one."""
+        place = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        if resume_from_checkpoint is None or has_length(self.train_dataset):
+            return place
+        saved = TrainerState.load_from_json(Path(resume_from_checkpoint, TRAINER_STATE_NAME))
+        passes, share = divmod(saved.epoch, 1)  # the share of all steps of that run that were made in this pass
+        batches = round(share * saved.max_steps * self.args.gradient_accumulation_steps)
+        return int(passes), 0 if self.args.ignore_data_skip else batches
 
     def _run_epoch(self, **kwargs: Any):
         if self.state.global_step < self.state.max_steps:
@@ -103,11 +124,49 @@ class ResumableTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None):
         folder = Path(self.args.output_dir if output_dir is None else output_dir)
         if self.is_writing:  # as part of a checkpoint
-            super()._save(str(folder), state_dict)
+            self._write_model(str(folder), state_dict)
             return
         written = folder / UNFINISHED / "model"
         if self.args.should_save:
             shutil.rmtree(written.parent, ignore_errors=True)
-        super()._save(str(written), state_dict)
+        self._write_model(str(written), state_dict)
         if self.args.should_save:
             move_model(written, folder)
+
+    def _write_model(self, folder: str, state_dict: dict | None):
+        """Write what makes up a model into a folder that nobody reads yet."""
+        super()._save(folder, state_dict)
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """Makes the first Ctrl-C end a run with a checkpoint to resume from; a second one ends it at once.
+
+    `raise_if_interrupted` says afterwards whether that happened.
+    """
+
+    def __init__(self):
+        self.interrupted = False
+        self.previous: Any = None
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.previous = signal.signal(signal.SIGINT, self.note)
+
+    def note(self, *_: Any):
+        self.interrupted = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.world_size > 1:  # it may have reached one process a step earlier; they write a checkpoint together
+            self.interrupted = bool(reduce(torch.tensor(int(self.interrupted), device=args.device), reduction="sum"))
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        signal.signal(signal.SIGINT, self.previous)
+
+    def raise_if_interrupted(self, step: int):
+        """Stop after `step`, the last one, with a ValueError that says how to go on."""
+        if self.interrupted:
+            raise ValueError(
+                f"Interrupted after step {step}; the same command with `--resume_from_checkpoint true` goes on."
+            )

@@ -11,7 +11,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from modeling_vlkd.provenance import public_name
+from modeling_vlkd.publishing.provenance import public_name
 
 
 FILE_NAME = "trained_on.json"

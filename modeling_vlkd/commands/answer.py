@@ -1,0 +1,95 @@
+"""`vlkd answer`: asks questions about pictures."""
+
+import json
+import os
+from pathlib import Path
+
+from tqdm import tqdm
+
+from modeling_vlkd.evaluation.protocol import Answer
+from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
+
+from .parser import Parser
+from .pictures import (
+    PICTURE_SUFFIXES,
+    PictureReader,
+    add_common_arguments,
+    add_generation_arguments,
+    find_pictures,
+    generation_settings,
+    load_checkpoint,
+    positive,
+    refuse_overlong,
+)
+
+
+EXAMPLES = """\
+examples:
+  vlkd answer photo.png "what color is the shape?"
+  vlkd answer holiday/ "is there a dog?" --json > answers.json
+  vlkd answer photo.png --question "what is it?" --question "what color is it?"
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="vlkd answer",
+        usage="vlkd answer IMAGE [IMAGE ...] QUESTION [options]",
+        description="Answers questions about pictures. A picture that is asked many questions is looked at once.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "inputs", nargs="+", metavar="IMAGE", help="pictures (files, folders, globs or URLs), and last the question"
+    )
+    parser.add_argument(
+        "--question", action="append", metavar="TEXT", help="a question; may be repeated, and then no IMAGE is one"
+    )
+    parser.add_argument(
+        "--top-k", type=positive, default=1, help="how many answers to give to each question (default: %(default)s)"
+    )
+    add_generation_arguments(parser)
+    add_common_arguments(parser)
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    parser = build_parser()
+    args = parser.parse_intermixed_args(argv)
+    images, questions = (args.inputs, args.question) if args.question else (args.inputs[:-1], args.inputs[-1:])
+    if not images:
+        parser.error(f"expected pictures and a question, got only {args.inputs[0]!r}")
+    if not args.question and names_picture(questions[0]):
+        parser.error(f"the question is missing: {questions[0]!r}, the last word, names pictures (or give --question)")
+    paths = find_pictures(images)
+    model, processor = load_checkpoint(args.checkpoint, args.device)
+    prompts = processor.question_prompts(questions, args.masks)  # refuses an empty question before a picture is read
+    refuse_overlong(processor, prompts, "shorten the question or take fewer --masks")
+    adapter = VLKDAdapter(model, processor, num_masks=args.masks, **generation_settings(args))
+    reader = PictureReader(paths, args.batch_size)
+    found: list[dict] = []
+    for names, pictures in reader:
+        index = [place for place in range(len(names)) for _ in questions]
+        asked = questions * len(names)
+        answers = adapter.rank_answers(adapter.look(pictures), asked, index, args.top_k)
+        for place, question, ranked in zip(index, asked, answers):
+            said = [{"answer": answer.text, "score": answer.score} for answer in ranked]
+            found.append({"image": names[place], "question": question, "answers": said})
+            if not args.json:
+                for answer in ranked:
+                    tqdm.write(line(names[place], question, answer, len(paths) > 1, len(questions) > 1))
+    if args.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    return reader.exit_code
+
+
+def names_picture(word: str) -> bool:
+    """Whether the word in the place of the question is none, but a path, a URL, or what looks like a picture."""
+    one_word = len(word.split()) == 1
+    return os.path.exists(word) or (one_word and ("://" in word or Path(word).suffix.lower() in PICTURE_SUFFIXES))
+
+
+def line(name: str, question: str, answer: Answer, many_images: bool, many_questions: bool) -> str:
+    """Give one answer as a tab-separated line, without columns that would be the same everywhere."""
+    columns = [name] if many_images else []
+    columns += [question] if many_questions else []
+    return "\t".join([*columns, answer.text, f"{answer.score:.3f}"])

@@ -1,0 +1,79 @@
+"""What can be said of a training command before torch is imported, which takes seconds: its flags and paths."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modeling_vlkd.publishing.provenance import is_hub_id
+
+from .config_file import option_name, with_config
+
+
+# What people type who know other programs, and what it is called here.
+BOTH = {
+    **dict.fromkeys(("batch", "batch_size", "bs", "train_batch_size"), "per_device_train_batch_size"),
+    **dict.fromkeys(("eval_batch_size", "val_batch_size"), "per_device_eval_batch_size"),
+    **dict.fromkeys(("lr", "peak_lr"), "learning_rate"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "num_train_epochs"),
+    **dict.fromkeys(("steps", "num_steps", "num_train_steps"), "max_steps"),
+    **dict.fromkeys(("model", "model_name_or_path"), "checkpoint"),
+    **dict.fromkeys(("out", "output", "save_dir"), "output_dir"),
+    **dict.fromkeys(("accumulation_steps", "accumulate"), "gradient_accumulation_steps"),
+    **dict.fromkeys(("workers", "num_workers"), "dataloader_num_workers"),
+    **dict.fromkeys(("warmup", "warmup_ratio"), "warmup_steps"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "lr_scheduler_type"),
+    **dict.fromkeys(("optimizer", "optimiser"), "optim"),
+    **dict.fromkeys(("wd", "decay"), "weight_decay"),
+    "resume": "resume_from_checkpoint",
+    "cpu": "use_cpu",
+}
+KNOWN_ELSEWHERE = {
+    "distill": BOTH
+    | dict.fromkeys(("clip", "image_model", "vision_model"), "vision")
+    | dict.fromkeys(("bart", "text_model", "language_model"), "text")
+    | dict.fromkeys(("data", "train_data", "images", "pictures"), "dataset")
+    | dict.fromkeys(("val_split", "validation_split", "eval_dataset"), "eval_split")
+    | {"eval_questions": "questions"},
+    "finetune": BOTH
+    | dict.fromkeys(("data", "dataset", "train_data", "train_questions"), "questions")
+    | dict.fromkeys(("val_questions", "test_questions", "eval_dataset", "eval_split"), "eval_questions"),
+}
+FILES = ("questions", "eval_questions", "replay")
+MODELS = ("vision", "text", "checkpoint", "teacher")
+
+
+def refuse_early(command: str, argv: Sequence[str]):
+    """Stop at a flag that is known elsewhere by another name, and at a path that is certainly local and not there.
+
+    Raises:
+        FileNotFoundError, ValueError: with the flag, in the command line or in the file of `--config`.
+    """
+    values = last_values(with_config(argv))
+    if {"help", "help_all"} & set(values):
+        return
+    for option, value in values.items():
+        known = KNOWN_ELSEWHERE[command].get(option)
+        if known is not None:
+            raise ValueError(f"unrecognized arguments: --{option} {value}".rstrip() + f"; did you mean --{known}?")
+        path = Path(value)
+        if option in FILES and value and not path.is_file():
+            fault = "is a folder" if path.is_dir() else "does not exist"
+            raise FileNotFoundError(f"--{option} {value} {fault}; give a file.")
+        is_name = is_hub_id(value) and (option != "dataset" or "/" in value)
+        if option in (*MODELS, "dataset") and value and not path.exists() and not is_name:
+            file = ", a parquet file" if option == "dataset" else ""
+            raise FileNotFoundError(f"--{option} {value} does not exist; give a folder{file} or a Hub id, USER/NAME.")
+
+
+def last_values(words: Sequence[str]) -> dict[str, str]:
+    """Give of each option, without dashes and with `_` within, the first value where it stands last."""
+    values: dict[str, str] = {}
+    option = None
+    for word in words:
+        if word.startswith("--"):
+            option = option_name(word)
+            values[option] = word.partition("=")[2]
+        elif word == "-h":
+            values["help"] = ""
+        elif option is not None and not values[option]:
+            values[option] = word
+    return values

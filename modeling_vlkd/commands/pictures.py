@@ -1,0 +1,178 @@
+"""What `answer`, `caption` and `embed` share: their arguments, the checkpoint, and pictures in batches."""
+
+import argparse
+import glob
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.processing_vlkd import open_image
+from modeling_vlkd.towers_vlkd import load_whole
+
+
+DEFAULT_CHECKPOINT = "vlkd-demo"
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+FEW = 16  # so many pictures are done before a progress bar could be read
+
+
+def add_common_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--checkpoint",
+        default=DEFAULT_CHECKPOINT,
+        help="folder or Hub id of a VLKD model (default: ./%(default)s, which `vlkd demo` leaves)",
+    )
+    parser.add_argument("--batch-size", type=positive, default=32, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+
+
+def add_generation_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--masks", type=positive, help="masks in the prompt; more for longer texts (default: the checkpoint's)"
+    )
+    parser.add_argument("--beams", type=positive, help="beams; 1 is greedy and fastest (default: the checkpoint's)")
+    parser.add_argument(
+        "--force-prefix",
+        action=argparse.BooleanOptionalAction,
+        help="begin each text with what the prompt says before its masks (default: as the checkpoint does better)",
+    )
+
+
+def generation_settings(args: argparse.Namespace) -> dict[str, int | bool]:
+    """Gives what the user asked for of the decoding; the rest is the checkpoint's own."""
+    settings = {"num_beams": args.beams, "force_prefix": args.force_prefix}
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def positive(text: str) -> int:
+    """Parses a count of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def load_checkpoint(
+    name: str, device: torch.device | str | None, dtype: torch.dtype | str = "auto"
+) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
+    """Loads model and processor, on an accelerator where there is one.
+
+    Args:
+        dtype: of the weights; that of the file by default. What is trained is fp32: in bf16, small updates are lost.
+
+    Raises:
+        ValueError: no VLKD checkpoint, or not a whole one.
+        OSError: nothing of that name.
+    """
+    if os.path.isfile(name):
+        raise ValueError(f"--checkpoint {name} is a file; name the folder of a checkpoint.")
+    if not os.path.isdir(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"There is no checkpoint {name}; run `vlkd demo` to make one, or give --checkpoint.")
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+        raise FileNotFoundError(f"{name} holds no checkpoint: there is no config.json in it.")
+    logging.disable_progress_bar()
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except (OSError, ValueError) as error:
+        if os.path.isdir(name):
+            raise
+        raise ValueError(f"There is no folder {name!r}, and on the Hub: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict) or config.get("model_type") != "vlkd":
+        kind = config.get("model_type") if isinstance(config, dict) else config
+        raise ValueError(
+            f"{name} holds a model of type {kind!r}, not 'vlkd'; `vlkd convert` makes one of a CLIP and a BART."
+        )
+    try:
+        model = load_whole(VLKDForConditionalGeneration, name, dtype=dtype)
+    except SafetensorError as error:
+        raise ValueError(f"The weights of {name} are truncated or damaged ({error}); fetch them again.") from error
+    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
+    try:
+        model = model.to(device)
+    except RuntimeError as error:
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    try:
+        return model, VLKDProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0].rstrip(".:")
+        raise ValueError(
+            f"The processor of {name} cannot be loaded ({reason}); save it there again: "
+            "`processor.save_pretrained(folder)`."
+        ) from error
+
+
+def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str):
+    """Stops, before any picture is read, at a text that is longer than the model can read.
+
+    Raises:
+        ValueError: with its length, and with the remedy that the command has.
+    """
+    if texts:
+        processor.refuse_overlong(processor.tokenizer(list(texts), verbose=False)["input_ids"], remedy)
+
+
+def is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+
+
+def find_pictures(patterns: Sequence[str]) -> list[str]:
+    """Lists the pictures that paths, folders (with all below them), globs and URLs name, in that order.
+
+    A `file://` URL is given as the path that it names.
+
+    Raises:
+        FileNotFoundError: one of them names nothing.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if pattern.startswith("file://"):
+            pattern = url2pathname(urlparse(pattern).path)
+        if pattern.startswith(("http://", "https://")) or os.path.isfile(pattern):
+            found.append(pattern)
+            continue
+        paths = Path(pattern).rglob("*") if os.path.isdir(pattern) else map(Path, glob.glob(pattern, recursive=True))
+        pictures = sorted(str(path) for path in paths if is_picture(path))
+        if not pictures:
+            kind = "no pictures in the folder" if os.path.isdir(pattern) else "no such picture"
+            raise FileNotFoundError(f"{kind}: {pattern}")
+        found += pictures
+    return found
+
+
+class PictureReader:
+    """Reads pictures in batches, with a progress bar for many; tells of those that cannot be read and goes on."""
+
+    def __init__(self, paths: Sequence[str], batch_size: int):
+        self.paths, self.batch_size = paths, batch_size
+        self.unreadable = 0
+
+    def __iter__(self) -> Iterator[tuple[list[str], list[Image.Image]]]:
+        """Give paths and their pictures, as many as there are in a batch and can be read."""
+        with tqdm(total=len(self.paths), unit="picture", disable=len(self.paths) <= FEW or None) as bar:
+            for start in range(0, len(self.paths), self.batch_size):
+                names, pictures = [], []
+                for path in self.paths[start : start + self.batch_size]:
+                    try:
+                        pictures.append(open_image(path))
+                        names.append(path)
+                    except (ValueError, OSError) as error:
+                        self.unreadable += 1
+                        tqdm.write(str(error), file=sys.stderr)
+                if pictures:
+                    yield names, pictures
+                bar.update(min(self.batch_size, len(self.paths) - start))
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every picture was read, otherwise 2."""
+        return 2 if self.unreadable else 0

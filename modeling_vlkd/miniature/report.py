@@ -1,0 +1,182 @@
+"""What the demo shows: a table on the terminal, a self-contained page, and a picture for the README."""
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from rich.table import Table
+
+from .scoring import Predictions
+from .world import Split
+
+
+ROWS = {
+    "overall": "all questions",
+    "shape": "what shape",
+    "colour": "what colour",
+    "yes_no_colour": "yes/no on colour, balanced",
+    "yes_no_shape": "yes/no on shape, balanced",
+    "trained_templates": "18 templates seen in text",
+    "heldout_templates": "6 templates held out",
+    "blind": "without the picture",
+    "shuffled": "with another picture",
+    "caption": "caption, word for word",
+    "retrieval_i2t": "retrieval, caption of a picture",
+    "retrieval_t2i": "retrieval, picture of a caption",
+    "text_before": "reading text, before",
+    "text_after": "reading text, after",
+}
+BASELINES = {
+    "majority": "commonest answer",
+    "question_only": "commonest answer to the question",
+    "clip_retrieval_i2t": "CLIP, caption of a picture",
+    "clip_retrieval_t2i": "CLIP, picture of a caption",
+}
+# What the README shows of both; the rest stands in docs/results.md.
+MAIN_ROWS = (
+    "overall",
+    "yes_no_colour",
+    "heldout_templates",
+    "caption",
+    "text_before",
+    "text_after",
+    "blind",
+    "question_only",
+)
+RUNS = {"paper": "paper's losses", "replay": "with text replay"}
+STYLE = """
+body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .9rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}.grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,20rem)}
+figure{margin:0;padding:.8rem;border:1px solid #ddd;border-radius:.5rem}img{width:96px;image-rendering:pixelated;
+border:1px solid #ccc}ul{padding-left:1.1rem;margin:.5rem 0}.wrong{color:#b00020}.right{color:#116329}
+"""
+
+
+def show(value: float | None, spread: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
+
+
+def score_rows(
+    runs: dict[str, dict[str, float]], baselines: dict[str, float], names: Sequence[str] = (*ROWS, *BASELINES)
+) -> list[list[str]]:
+    """Rows of the one table, as text: a name, and a cell for each run."""
+    rows = [
+        [label, *(show(run.get(name), run.get(f"{name}_std")) for run in runs.values())]
+        for name, label in ROWS.items()
+        if name in names
+    ]
+    return rows + [
+        [f"baseline: {label}", *[show(baselines[name], None)] * len(runs)]
+        for name, label in BASELINES.items()
+        if name in names
+    ]
+
+
+def score_table(runs: dict[str, dict[str, float]], baselines: dict[str, float]) -> Table:
+    table = Table("easy-VQA, official test split")
+    for name in runs:
+        table.add_column(RUNS[name], justify="right")
+    for number, row in enumerate(score_rows(runs, baselines), start=1):
+        table.add_row(*row, end_section=number == len(ROWS))
+    return table
+
+
+def demo_command(result: dict) -> str:
+    """The command line of a demo, from what it wrote."""
+    seeds, words = result["seeds"], ["vlkd demo"]
+    words += [f"--seeds {len(seeds)}"] if len(seeds) > 1 else []
+    words += [f"--seed {seeds[0]}"] if seeds[0] else []
+    words += ["--from-scratch"] if result["recipe"].get("from_scratch") else []
+    return " ".join(words)
+
+
+def markdown_table(result: dict, names: Sequence[str] = (*ROWS, *BASELINES)) -> str:
+    """The one table for a document, from what `vlkd demo --json` wrote, under the command that printed it."""
+    runs = result["runs"]
+    lines = [f"`{demo_command(result)}`, easy-VQA's official test split | " + " | ".join(RUNS[name] for name in runs)]
+    lines.append(" | ".join(["---", *["---:"] * len(runs)]))
+    lines += [" | ".join(row) for row in score_rows(runs, result["baselines"], names)]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def choose_pictures(split: Split, predictions: Predictions, wrong: int, right: int) -> tuple[list[int], list[int]]:
+    """The first pictures about which something is wrong, and the first about which all is right."""
+    right_of = np.ones(len(split.images), dtype=bool)
+    for truth, picture, found in zip(split.answers, split.image_index, predictions.answers):
+        right_of[picture] &= found.text == truth
+    return np.flatnonzero(~right_of)[:wrong].tolist(), np.flatnonzero(right_of)[:right].tolist()
+
+
+def figure(split: Split, predictions: Predictions, picture: int) -> str:
+    """One picture with its caption and all questions about it."""
+    buffer = io.BytesIO()
+    Image.fromarray(split.images[picture]).save(buffer, "PNG")
+    items = []
+    for question, truth, about, found in zip(split.questions, split.answers, split.image_index, predictions.answers):
+        if about == picture:
+            mark, note = ("right", "") if found.text == truth else ("wrong", f", truth: {escape(truth)}")
+            answer = f'<b class="{mark}">{escape(found.text)}</b> ({found.score:.2f}{note})'
+            items.append(f"<li>{escape(question)} {answer}</li>")
+    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    caption = predictions.captions[picture]
+    words = f"A picture of {escape(caption.text)} ({caption.score:.2f})"
+    return f'<figure><img src="{source}" alt=""><figcaption>{words}</figcaption><ul>{"".join(items)}</ul></figure>'
+
+
+def write_page(
+    path: Path, split: Split, predictions: Predictions, runs: dict[str, dict[str, float]], baselines: dict[str, float]
+):
+    """Write the report: the table, pictures with mistakes, and pictures without."""
+    head = "".join(f"<th>{cell}</th>" for cell in ["easy-VQA, official test split", *(RUNS[name] for name in runs)])
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in score_rows(runs, baselines)
+    )
+    wrong, right = choose_pictures(split, predictions, 24, 24)
+    parts = [
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>VLKD in miniature</title><style>{STYLE}</style>",
+        "<h1>VLKD in miniature</h1><p>A frozen CLIP, distilled into a BART that was trained on text alone, answers "
+        "questions about pictures. No question with a picture was in any training; what follows is the run with "
+        f"text replay.</p><table><tr>{head}</tr>{body}</table>",
+        "<h2>Pictures with a wrong answer</h2><div class=grid>",
+        *(figure(split, predictions, picture) for picture in wrong),
+        "</div><h2>Pictures with right answers only</h2><div class=grid>",
+        *(figure(split, predictions, picture) for picture in right),
+        "</div></html>",
+    ]
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def write_picture(path: Path, split: Split, predictions: Predictions, columns: int = 4, rows: int = 2):
+    """Draw the first test pictures, each with its caption and three of its questions, right or wrong, as PNG."""
+    width, height, side = 300, 196, 96
+    font, sheet = ImageFont.load_default(size=13), Image.new("RGB", (columns * width, rows * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for picture in range(columns * rows):
+        left, top = picture % columns * width + 12, picture // columns * height + 12
+        sheet.paste(Image.fromarray(split.images[picture]).resize((side, side), Image.Resampling.LANCZOS), (left, top))
+        draw.rectangle((left, top, left + side, top + side), outline="#bbbbbb")
+        caption = predictions.captions[picture].text
+        draw.text((left + side + 10, top), f"A picture of\n{caption}", fill="#222222", font=font, spacing=4)
+        asked = [place for place, about in enumerate(split.image_index) if about == picture][:3]
+        for line, place in enumerate(asked):
+            found, truth = predictions.answers[place].text, split.answers[place]
+            y = top + side + 10 + 22 * line
+            draw.text((left, y), split.questions[place], fill="#555555", font=font)
+            end = left + draw.textlength(split.questions[place] + " ", font=font)
+            draw.text((end, y), found, fill="#116329" if found == truth else "#b00020", font=font, stroke_width=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+if __name__ == "__main__":
+    recorded = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    print(markdown_table(recorded, MAIN_ROWS), markdown_table(recorded), sep="\n\n")

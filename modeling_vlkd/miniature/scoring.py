@@ -1,0 +1,138 @@
+"""Scores of a distilled miniature on the official test questions and pictures, and what they have to beat."""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import CLIPModel, CLIPProcessor
+
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.evaluation.metrics import balanced_exact_match, exact_match
+from modeling_vlkd.evaluation.protocol import Answer, Caption, VisionLanguageModel
+from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
+
+from .clip_teacher import CLASSES, embed_images, embed_texts
+from .corpus import reading_probe
+from .world import Scene, Split, parse_question
+
+
+BATCH_SIZE = 256
+CLASS_CAPTIONS = [f"A picture of a {scene.colour} {scene.shape}." for scene in CLASSES]
+
+
+@dataclass
+class Predictions:
+    """What a model says about a split: an answer to each question, and a caption of each picture."""
+
+    answers: list[Answer]
+    captions: list[Caption]
+
+
+def score_model(
+    model: VLKDForConditionalGeneration, processor: VLKDProcessor, split: Split, image_embeds: Tensor
+) -> tuple[dict[str, float], Predictions]:
+    """Ask, blind and with pictures exchanged as well, caption and retrieve, as the checkpoint does by default.
+
+    Args:
+        image_embeds: `(pictures, rows, dim)`.
+    """
+    started, adapter = time.perf_counter(), VLKDAdapter(model, processor, BATCH_SIZE)
+    answers = adapter.answer(image_embeds, split.questions, split.image_index)
+    captions = adapter.caption(image_embeds)
+    scores = score_answers(split, [answer.text for answer in answers])
+    exchanged = np.random.default_rng(0).permutation(len(split.images))[split.image_index].tolist()
+    shuffled = adapter.answer(image_embeds, split.questions, exchanged)
+    scores["blind"] = exact_match(ask_blind(adapter, split.questions), split.answers)
+    scores["shuffled"] = exact_match([answer.text for answer in shuffled], split.answers)
+    scores["caption"] = caption_accuracy(split.scenes, [caption.text for caption in captions])
+    scores |= retrieval(split.scenes, adapter.embed_images(image_embeds), adapter.embed_texts(CLASS_CAPTIONS))
+    scores["text_after"] = score_reading(model, processor)
+    return scores | {"scoring_seconds": time.perf_counter() - started}, Predictions(answers, captions)
+
+
+def ask_blind(model: VisionLanguageModel, questions: Sequence[str]) -> list[str]:
+    """Answer without a picture; equal questions get equal answers, so each is asked once."""
+    distinct = sorted(set(questions))
+    found = {question: answer.text for question, answer in zip(distinct, model.answer(None, distinct))}
+    return [found[question] for question in questions]
+
+
+def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
+    """Share of right answers: overall, by kind (yes/no balanced), and on trained and held-out templates.
+
+    Balanced yes/no is the mean over {plain, negated} x {yes, no}, for their shares differ widely.
+    """
+    asked = [parse_question(text) for text in split.questions]
+
+    def part(kept: Sequence[bool]) -> tuple[tuple[str, ...], ...]:
+        """Answers, truths and kinds of some of the questions."""
+        rows = zip(answers, split.answers, asked, kept)
+        return tuple(zip(*[(answer, truth, question.kind) for answer, truth, question, keep in rows if keep]))
+
+    def share(kept: Sequence[bool]) -> float:
+        return exact_match(*part(kept)[:2])
+
+    def balanced(about: str) -> float:
+        found, truths, kinds = part([question.kind in (f"yes_no_{about}", f"no_yes_{about}") for question in asked])
+        return balanced_exact_match(found, truths, groups=list(zip(kinds, truths)))
+
+    return {
+        "overall": exact_match(answers, split.answers),
+        "shape": share([question.kind == "shape" for question in asked]),
+        "colour": share([question.kind == "colour" for question in asked]),
+        "yes_no_colour": balanced("colour"),
+        "yes_no_shape": balanced("shape"),
+        "trained_templates": share([not question.held_out for question in asked]),
+        "heldout_templates": share([question.held_out for question in asked]),
+    }
+
+
+def caption_accuracy(scenes: Sequence[Scene], captions: Sequence[str]) -> float:
+    """Share of captions that are, word for word, a true caption of their picture."""
+    true = [{text.removeprefix("A picture of").strip().removesuffix(".") for text in s.captions()} for s in scenes]
+    return float(np.mean([caption in texts for caption, texts in zip(captions, true)]))
+
+
+def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[str, float]:
+    """R@1 among the 24 captions of colour and shape, for each picture; and among the pictures, for each caption.
+
+    Args:
+        images: `(pictures, dim)`.
+        texts: `(24, dim)`.
+    """
+    true = torch.tensor([CLASSES.index(Scene(scene.colour, scene.shape)) for scene in scenes])
+    similarity = normalize(images, dim=-1) @ normalize(texts, dim=-1).T  # (pictures, 24)
+    picture_to_text = (similarity.argmax(dim=1) == true).float().mean().item()
+    text_to_picture = (true[similarity.argmax(dim=0)] == torch.arange(len(texts))).float().mean().item()
+    return {"retrieval_i2t": picture_to_text, "retrieval_t2i": text_to_picture}
+
+
+def score_reading(model: VLKDForConditionalGeneration, processor: VLKDProcessor) -> float:
+    """Share of questions about a passage that are answered right from text alone."""
+    questions, answers = reading_probe()
+    found = VLKDAdapter(model, processor, BATCH_SIZE).answer(None, questions)
+    return exact_match([answer.text for answer in found], answers)
+
+
+def score_baselines(train: Split, split: Split, clip: CLIPModel, clip_processor: CLIPProcessor) -> dict[str, float]:
+    """What needs no model: the commonest answer, the commonest answer to a question, and CLIP's own retrieval."""
+    [(commonest, _)] = Counter(train.answers).most_common(1)
+    by_question: dict[str, Counter] = defaultdict(Counter)
+    for question, answer in zip(train.questions, train.answers):
+        by_question[question][answer] += 1
+    rule = [by_question[text].most_common(1)[0][0] if text in by_question else commonest for text in split.questions]
+    own = retrieval(
+        split.scenes,
+        embed_images(clip, clip_processor, split.images),
+        embed_texts(clip, clip_processor.tokenizer, CLASS_CAPTIONS),
+    )
+    return {
+        "majority": exact_match([commonest] * len(split.answers), split.answers),
+        "question_only": exact_match(rule, split.answers),
+        **{f"clip_{name}": value for name, value in own.items()},
+    }

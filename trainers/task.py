@@ -1,0 +1,118 @@
+"""What a distillation is: a student, the terms of its loss, and what they keep from step to step."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from accelerate.utils import find_batch_size
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.trainer_utils import unwrap_peft_model
+
+
+STUDENT = "student."  # what the names of the student's tensors begin with in the task's
+
+
+class DistillationTask(nn.Module):
+    r"""
+    A model and its losses, for [`DistillationTrainer`], which knows neither.
+
+    A subclass needs a `forward`. What it registers beside the student, such as a queue or a projection, moves to the
+    device with it, is trained if it is a parameter, and is saved with checkpoints and found again on resuming.
+
+    ```python
+    class ToTeacher(DistillationTask):
+        def forward(self, counts, **batch):
+            student = self.student(batch["input_ids"], batch["attention_mask"]).pooler_output  # (batch, dim)
+            return {"regression": torch.nn.functional.mse_loss(student, batch["teacher_embeds"])}
+
+    trainer = DistillationTrainer(ToTeacher(encoder), args, weights={"regression": 1.0}, train_dataset=..., ...)
+    ```
+
+    Args:
+        student ([`~transformers.PreTrainedModel`], also with an adapter of peft): what is trained, and saved by
+            `save_pretrained`.
+    """
+
+    def __init__(self, student: PreTrainedModel):
+        super().__init__()
+        self.student = student
+
+    @property
+    def bare_student(self) -> PreTrainedModel:
+        """The student itself, without the adapter of peft around it."""
+        return unwrap_peft_model(self.student)
+
+    # ---- training ----
+
+    def forward(self, counts: dict[str, Tensor], **batch: Any) -> dict[str, Tensor]:
+        """Compute the unweighted terms of the loss, () each.
+
+        A term is the mean over its batch, unless it has an entry in `counts`: then it is the sum divided by that
+        count. The trainer averages means over the micro-batches of an update; counted terms add up to the update's
+        by themselves, and are means over all its tokens, say, however these are spread over micro-batches.
+
+        Args:
+            counts: of the whole update, per process, as the method `counts` names them; empty in evaluation, where
+                each batch stands for itself.
+            batch: what the collator makes.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `forward`; give it the terms of the loss.")
+
+    def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Count, in a micro-batch, what some terms are means over: () each, by the name of the term."""
+        return {}
+
+    def start(self, batches: Iterator[dict[str, Tensor]]):
+        """Prepare the student before the first step of a run that is not resumed.
+
+        Args:
+            batches: of the first examples, before any is shuffled, the same whatever the batch size and the number of
+                processes. They are made when they are asked for.
+        """
+
+    def after_step(self):
+        """Move on what depends on the step, such as a queue or a momentum copy, after each update."""
+
+    def new_parameters(self) -> Iterable[nn.Parameter]:
+        """List the parameters that no pretraining has seen; they are trained at a learning rate of their own."""
+        return ()
+
+    def watched(self) -> dict[str, Tensor]:
+        """Give what is logged beside the terms, () each."""
+        return {}
+
+    # ---- evaluation ----
+
+    def measure(self, **batch: Any) -> dict[str, Tensor]:
+        """Measure a batch example by example: `(examples, ...)` each; by default its terms, for all examples alike."""
+        examples = find_batch_size(batch)
+        return {name: term.expand(examples) for name, term in self({}, **batch).items()}
+
+    def average(self, measured: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Make terms, () each, of what was measured, of one batch or of all; by default the means over examples."""
+        return {name: values.float().mean() for name, values in measured.items()}
+
+    def metrics(self, measured: dict[str, Tensor]) -> dict[str, float]:
+        """Make further metrics of what was measured on all examples."""
+        return {}
+
+    # ---- what is kept beside the student ----
+
+    def own_state(self) -> dict[str, Tensor]:
+        """Give all tensors that are not the student's, by name."""
+        state = self.state_dict()
+        return {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith(STUDENT)}
+
+    def load_own_state(self, state: dict[str, Tensor]):
+        """Take back what `own_state` gave.
+
+        Raises:
+            ValueError: it is the state of another task.
+        """
+        wanted = self.own_state()
+        if state.keys() != wanted.keys():
+            raise ValueError(
+                f"Expected the tensors {', '.join(sorted(wanted)) or 'of no name'}, got "
+                f"{', '.join(sorted(state)) or 'none'}: the checkpoint is of another task."
+            )
+        self.load_state_dict(state, strict=False)
