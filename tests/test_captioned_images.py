@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_vlkd.trainers.captioned_images import load_captioned_images, open_row
+from modeling_vlkd.trainers.captioned_images import hold_back, load_captioned_images, open_row
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +226,18 @@ def test_a_broken_picture_is_named_by_its_row(pictures):
     dataset = load_captioned_images(pictures)
     with pytest.raises(ValueError, match=r"Row 1 of the data set: .*b\.jpg"):
         open_row(dataset, 1)
+
+
+def test_pictures_are_held_back_by_the_seed():
+    pictures = datasets.Dataset.from_dict({"image": [str(number) for number in range(100)]})
+    kept, held = hold_back(pictures, None, seed=0)
+    assert len(held) == 5
+    assert sorted([*kept["image"], *held["image"]]) == sorted(pictures["image"])
+    again, other = (list(hold_back(pictures, None, seed=seed)[1]["image"]) for seed in (0, 1))
+    assert list(held["image"]) == again != other
+    assert len(hold_back(pictures, 30, seed=0)[1]) == 30
+    for few, count in ((pictures, 0), (pictures.select(range(19)), None)):
+        assert hold_back(few, count, seed=0) == (few, None)
+    for count in (-1, 100):
+        with pytest.raises(ValueError, match=f"hold_back={count}: give 0 to 99, for there are 100 pictures"):
+            hold_back(pictures, count, seed=0)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny_training import CAPTIONS, DIM, IMAGE_SIZE, tiny_model, tiny_pairs, tiny_processor
 
-from modeling_vlkd.trainers import ReplayText, VLKDDataCollator, VLKDDistillationCollator
+from modeling_vlkd.trainers import VLKDDataCollator, VLKDDistillationCollator
 
 
 @pytest.fixture(scope="module")
@@ -106,30 +106,6 @@ def test_pixels_are_mirrored_where_the_mirror_image_of_rows_would_be_drawn(proce
     for pair in kept:
         del pair["flip"]
     assert torch.equal(collate(kept)["pixel_values"], pixels.expand(100, 3, 4, 4))
-
-
-def test_replayed_texts_follow_the_captions(processor):
-    tokenizer = processor.tokenizer
-    target = tokenizer("what color is the shape? Answer: red.").input_ids
-    source = tokenizer("what color is the shape? Answer:<mask>.").input_ids
-    context = torch.full((DIM,), 2.0)
-    pairs = [{**pair, "draw": draw, "replay": []} for draw, pair in enumerate(tiny_pairs(2))]
-    pairs[0]["replay"] = [ReplayText(target, source, context)]
-    pairs[1]["replay"] = [ReplayText(target), ReplayText(target)]
-    batch = VLKDDistillationCollator(processor, whole_text_share=1.0)(pairs)
-
-    texts = decode(processor, batch["input_ids"])
-    for text in texts[:2]:  # captions are written as prompts, replayed texts never
-        assert re.fullmatch(r"<s>A picture of(<mask>)+\.</s>", text)
-    assert texts[2] == tokenizer.decode(source)
-    for text in texts[3:]:
-        assert "<mask>" in text
-        assert not text.startswith("<s>A picture of<mask>")
-    assert decode(processor, batch["labels"])[2:] == [tokenizer.decode(target)] * 3
-    assert len(batch["clean_input_ids"]) == len(batch["image_embeds"]) == 2
-    assert batch["replay_has_context"].tolist() == [True, False, False]
-    assert batch["replay_embeds"][0].tolist() == context.tolist()
-    assert not batch["replay_embeds"][1:].any()
 
 
 def test_pictures_become_pixels(processor):

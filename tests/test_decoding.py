@@ -1,12 +1,11 @@
-import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
 
-from modeling_vlkd.evaluation.decoding import DecodingTrial, choose_decoding, choose_decoding_on, hold_back
-from modeling_vlkd.trainers import VLKDDistillationConfig, VLKDDistillationTrainer, decoding
+from modeling_vlkd.evaluation.decoding import DecodingTrial, choose_decoding
+from modeling_vlkd.trainers import VLKDDistillationConfig, VLKDDistillationTrainer
 
 
 @pytest.fixture(scope="module")
@@ -47,38 +46,17 @@ def test_the_better_way_is_stored(processor, tmp_path):
     assert type(model).from_pretrained(tmp_path / "saved").generation_config.force_prefix is trial.force_prefix
 
 
-def test_pictures_are_held_back_by_the_seed():
-    pictures = datasets.Dataset.from_dict({"image": [str(number) for number in range(100)]})
-    kept, held = hold_back(pictures, None, seed=0)
-    assert len(held) == 5
-    assert sorted([*kept["image"], *held["image"]]) == sorted(pictures["image"])
-    again, other = (list(hold_back(pictures, None, seed=seed)[1]["image"]) for seed in (0, 1))
-    assert list(held["image"]) == again != other
-    assert len(hold_back(pictures, 30, seed=0)[1]) == 30
-    for few, count in ((pictures, 0), (pictures.select(range(19)), None)):
-        assert hold_back(few, count, seed=0) == (few, None)
-    for count in (-1, 100):
-        with pytest.raises(ValueError, match=f"hold_back={count}: give 0 to 99, for there are 100 pictures"):
-            hold_back(pictures, count, seed=0)
-
-
-def test_captioned_pictures_are_looked_at_for_the_choice(processor, tmp_path, monkeypatch):
-    """As far as they have to: what the trial gets are the rows and captions of the first pictures."""
-    generator = np.random.default_rng(0)
-    pictures = [Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)) for _ in range(5)]
-    for number, picture in enumerate(pictures):
-        picture.save(tmp_path / f"{number}.png")
-    paths = [str(tmp_path / f"{number}.png") for number in range(5)]
-    dataset = datasets.Dataset.from_dict({"image": paths, "captions": [[caption] for caption in CAPTIONS[:5]]})
-    monkeypatch.setattr(decoding, "MOST_PICTURES", 4)
-    model = tiny_model(processor)
-    trial = choose_decoding_on(dataset, model, processor, batch_size=3)
-    rows = model.get_image_rows(processor(images=pictures[:4], return_tensors="pt")["pixel_values"])
-    assert trial == choose_decoding(model, processor, rows, [[caption] for caption in CAPTIONS[:4]])
-    assert trial.pictures == 4
-
-
 def test_a_trial_tells_what_was_chosen_and_why():
     told = str(DecodingTrial(0.25, 0.5, 8))
     assert told == "by itself (word F1 0.250 after it, 0.500 by itself, on 8 pictures)"
     assert str(DecodingTrial(0.5, 0.5, 8)).startswith("after the known beginning")
+
+
+def test_pictures_are_looked_at_for_the_choice(processor):
+    generator = np.random.default_rng(0)
+    pictures = [Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)) for _ in range(4)]
+    model, references = tiny_model(processor), [[caption] for caption in CAPTIONS[:4]]
+    trial = choose_decoding(model, processor, iter(pictures), references, batch_size=3)
+    rows = model.get_image_rows(processor(images=pictures, return_tensors="pt")["pixel_values"])
+    assert trial == choose_decoding(model, processor, rows, references)
+    assert trial.pictures == 4

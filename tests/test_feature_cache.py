@@ -2,24 +2,14 @@ import datasets
 import pytest
 import torch
 from PIL import Image
-from tiny_training import CAPTIONS, DIM, IMAGE_SIZE, tiny_model, tiny_processor
+from tiny_training import CAPTIONS, DIM, IMAGE_SIZE, tiny_clip, tiny_model, tiny_processor
 from transformers import (
-    CLIPConfig,
     CLIPModel,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-    SiglipConfig,
-    SiglipModel,
 )
 
-from modeling_vlkd.trainers import VLKDDistillationCollator, features
-from modeling_vlkd.trainers.feature_cache import (
-    TextTeacher,
-    compute_image_rows,
-    embed_captions,
-    fingerprint,
-    prepare_pairs,
-)
+from modeling_vlkd.trainers import VLKDDistillationCollator, feature_cache
+from modeling_vlkd.trainers.feature_cache import compute_image_rows, embed_captions, fingerprint, prepare_pairs
+from modeling_vlkd.trainers.text_teacher import TextTeacher
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +19,7 @@ def processor():
 
 @pytest.fixture(scope="module")
 def clip_folder(processor, tmp_path_factory):
-    """A random CLIP in transformers format; its tokenizer is BART's."""
-    torch.manual_seed(0)
-    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
-    text = layers | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 16, "eos_token_id": 2}
-    vision = layers | {"image_size": IMAGE_SIZE, "patch_size": 4}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)
-    folder = tmp_path_factory.mktemp("clip")
-    CLIPModel(config).save_pretrained(folder)
-    processor.tokenizer.save_pretrained(folder)
-    return folder
+    return tiny_clip(tmp_path_factory.mktemp("clip"), processor)
 
 
 @pytest.fixture
@@ -59,7 +40,7 @@ def dataset():
 def test_rows_are_those_of_the_model_and_mirror_images_a_second_view(dataset, processor, tmp_path):
     model = tiny_model(processor)
     rows = compute_image_rows(dataset, model, processor, tmp_path, flip=True).with_format("torch")["image_embeds"][:]
-    pictures = [features.open_row(dataset, row) for row in range(5)]
+    pictures = [feature_cache.open_row(dataset, row) for row in range(5)]
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         expected = torch.stack([model.eval().get_image_rows(each) for each in (pixels, pixels.flip(-1))], dim=1)
@@ -71,28 +52,17 @@ def test_features_are_computed_once_and_anew_for_another_tower(dataset, processo
     model = tiny_model(processor)
     first = compute_image_rows(dataset, model, processor, tmp_path)["image_embeds"][:]
     calls = []
-    compute = features.open_row
-    monkeypatch.setattr(features, "open_row", lambda *args: calls.append(args[1]) or compute(*args))
+    compute = feature_cache.open_row
+    monkeypatch.setattr(feature_cache, "open_row", lambda *args: calls.append(args[1]) or compute(*args))
     assert compute_image_rows(dataset, model, processor, tmp_path)["image_embeds"][:] == first
     assert not calls
     compute_image_rows(dataset, tiny_model(processor, seed=1), processor, tmp_path)
     assert calls == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_teacher_stored_in_half_precision_computes_in_fp32(clip_folder, processor, tmp_path, dtype):
-    clip = CLIPModel.from_pretrained(clip_folder).to(dtype)
-    clip.save_pretrained(tmp_path)
-    processor.tokenizer.save_pretrained(tmp_path)
-    tokens = processor.tokenizer(CAPTIONS, padding=True, truncation=True, max_length=16, return_tensors="pt")
-    with torch.no_grad():
-        expected = clip.float().get_text_features(**tokens).pooler_output
-    torch.testing.assert_close(TextTeacher(tmp_path).embed(CAPTIONS), expected)
-
-
 def test_an_interrupted_computation_goes_on_where_it_stopped(dataset, processor, tmp_path, monkeypatch):
-    model, calls, compute = tiny_model(processor), [], features.open_row
-    monkeypatch.setattr(features, "SHARD", 2)
+    model, calls, compute = tiny_model(processor), [], feature_cache.open_row
+    monkeypatch.setattr(feature_cache, "SHARD", 2)
 
     def stops_at_row_3(data, row):
         calls.append(row)
@@ -100,7 +70,7 @@ def test_an_interrupted_computation_goes_on_where_it_stopped(dataset, processor,
             raise KeyboardInterrupt
         return compute(data, row)
 
-    monkeypatch.setattr(features, "open_row", stops_at_row_3)
+    monkeypatch.setattr(feature_cache, "open_row", stops_at_row_3)
     with pytest.raises(KeyboardInterrupt):
         compute_image_rows(dataset, model, processor, tmp_path)
     assert len(compute_image_rows(dataset, model, processor, tmp_path)) == 5
@@ -122,25 +92,6 @@ def test_the_teacher_embeds_captions_as_its_clip_does(clip_folder, processor, tm
             expected = clip.get_text_features(**processor.tokenizer([caption], return_tensors="pt")).pooler_output[0]
         torch.testing.assert_close(embed, expected)
     assert teacher.embed(["red " * 50]).shape == (1, DIM)  # too long for CLIP: cut
-
-
-def test_siglip_reads_texts_padded_to_their_full_length(processor, tmp_path):
-    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
-    text = layers | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 16, "projection_size": 16}
-    siglip = SiglipModel(SiglipConfig(text_config=text, vision_config=layers | {"image_size": 8, "patch_size": 4}))
-    siglip.save_pretrained(tmp_path)
-    processor.tokenizer.save_pretrained(tmp_path)
-    ids = processor.tokenizer([CAPTIONS[0]], padding="max_length", max_length=16, return_tensors="pt").input_ids
-    with torch.no_grad():
-        expected = siglip.eval().get_text_features(input_ids=ids).pooler_output
-    torch.testing.assert_close(TextTeacher(tmp_path).embed([CAPTIONS[0]]), expected)
-
-
-def test_a_clip_without_a_text_tower_is_refused(tmp_path):
-    config = CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
-    CLIPVisionModelWithProjection(config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="without a text tower"):
-        TextTeacher(tmp_path)
 
 
 def test_pairs_are_one_caption_each_with_its_picture(dataset, processor, clip_folder, tmp_path):

@@ -1,6 +1,7 @@
 """The wheel and the source distribution hold all that is needed, and work where there is no checkout."""
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from modeling_vlkd import __version__
+
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {
+SOURCES = {
     "modeling_vlkd": "modeling_vlkd",
     "trainers": "modeling_vlkd/trainers",
     "conversion": "modeling_vlkd/conversion",
-    "miniature": "modeling_vlkd/miniature",
-    "commands": "modeling_vlkd/commands",
 }
 
 
@@ -58,19 +59,28 @@ def test_every_requirement_is_pinned_within_its_range(setup):
 
 
 def test_code_of_the_hub_asks_for_the_transformers_that_is_required(setup):
+    """In the one file that both files that Auto classes load first import before anything of transformers."""
     required = bounds(requirements_of(setup["options"]["install_requires"]), ">=")["transformers"]
-    for name in ("configuration_vlkd.py", "processing_vlkd.py"):  # the two that Auto classes load first
-        text = (ROOT / "modeling_vlkd" / name).read_text()
-        assert f'require_version("transformers>={required}"' in text
+    text = (ROOT / "modeling_vlkd" / "hub_files_vlkd.py").read_text()
+    assert f'require_version("transformers>={required}"' in text
+    for name in ("configuration_vlkd.py", "processing_vlkd.py"):
+        imports = re.findall(r"^(?:from|import) (\S+)", (ROOT / "modeling_vlkd" / name).read_text(), re.MULTILINE)
+        assert imports[0] == ".hub_files_vlkd"
+
+
+def test_the_version_stands_in_one_place(setup, dist):
+    assert setup["metadata"]["version"] == "attr: modeling_vlkd.__version__"
+    [wheel] = dist.glob("*.whl")
+    assert wheel.name.startswith(f"modeling_vlkd-{__version__}-")
 
 
 def installed_files() -> set[str]:
-    """Everything in the rooms, under the name that it installs as: code, and the miniature's weights."""
+    """List everything in the rooms, under the name that it installs as: code, and the miniature's weights."""
     files = set()
-    for room, target in ROOMS.items():
-        for path in (ROOT / room).rglob("*"):
+    for folder, target in SOURCES.items():
+        for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
-                files.add(f"{target}/{path.relative_to(ROOT / room).as_posix()}")
+                files.add(f"{target}/{path.relative_to(ROOT / folder).as_posix()}")
     return files
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tiny_training import DIM, tiny_model, tiny_processor, tiny_tokenizer
+from tiny_training import DIM, tiny_tokenizer
 from torch.nn.functional import normalize
 
-from modeling_vlkd.trainers import PictureImitation, ReplayCorpus, ReplayText, align_text_projection
-from modeling_vlkd.trainers.replay import join_image_rows, parse_replay_line
+from modeling_vlkd.trainers import PictureImitation, ReplayCorpus, ReplayText
+from modeling_vlkd.trainers.replay import parse_replay_line
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +58,6 @@ def test_an_imitated_picture_lies_where_pictures_do(tokenizer):
     assert moved[1] == corpus[1]
 
 
-def test_w_e_starts_where_sentences_meet_clips_texts():
-    """CLIP's texts are a rotation of BART's sentences here, and that rotation is found; W'_e turns back."""
-    processor = tiny_processor()
-    model = tiny_model(processor)
-    captions = [f"a {size} {colour} box" for size in ("small", "big", "thin") for colour in ("red", "teal", "blue")]
-    inputs = processor.tokenizer(captions, padding=True, return_tensors="pt")
-    base = model.base_model
-    sentences = base.language_model.get_encoder()(**inputs).last_hidden_state[:, 0].detach()
-    rotation = torch.nn.init.orthogonal_(torch.empty_like(base.text_projection.weight))
-    align_text_projection(model, processor, captions, sentences @ rotation.T)
-    weight = base.text_projection.weight
-    torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
-    torch.testing.assert_close(base.text_to_decoder.weight, weight.T)
-    torch.testing.assert_close(base.image_to_decoder.weight, weight.T)
-    found = torch.nn.functional.cosine_similarity(sentences @ weight.T, sentences @ rotation.T)
-    assert found.min() > 0.99
-
-
 def test_what_is_wrong_is_named_by_its_line(tokenizer, tmp_path):
     corpus = tmp_path / "corpus.txt"
     for text, message in (
@@ -88,13 +70,3 @@ def test_what_is_wrong_is_named_by_its_line(tokenizer, tmp_path):
         corpus.write_text(text)
         with pytest.raises(ValueError, match=message):
             ReplayCorpus.from_file(corpus, tokenizer)
-
-
-def test_a_context_is_one_image_row_and_the_others_are_masked():
-    images = torch.ones(2, 3, DIM)
-    contexts = torch.stack([torch.full((DIM,), 5.0), torch.zeros(DIM)])
-    embeds, mask = join_image_rows(images, 2, contexts, torch.tensor([True, False]))
-    assert mask.tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0], [0, 0, 0]]
-    assert embeds.shape == (4, 3, DIM)
-    assert (embeds[2, 0] == 5).all()
-    assert not embeds[2:, 1:].any()

@@ -2,8 +2,9 @@ import pytest
 import torch
 from tiny_training import DIM, tiny_model, tiny_processor
 
+from modeling_vlkd.evaluation import vlkd_model
+from modeling_vlkd.evaluation.vqa import QuestionSet, answer_accuracy
 from modeling_vlkd.generation_vlkd import generate_answers
-from modeling_vlkd.trainers import QuestionSet, answer_accuracy, evaluation
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def test_accuracy_counts_right_answers_whatever_their_case(processor, monkeypatc
         seen.update(kwargs, training=model.training)
         return [[{"answer": answer, "score": 1.0}] for answer in ("Red", "no", "box")]
 
-    monkeypatch.setattr(evaluation, "generate_answers", answers)
+    monkeypatch.setattr(vlkd_model, "generate_answers", answers)
     model = tiny_model(processor).train()
     questions = QuestionSet(["a?", "b?", "c?"], ["red", "yes", "box"], torch.ones(1, 1, DIM), [0, 0, 0])
     assert answer_accuracy(model, processor, questions, num_beams=2) == pytest.approx(2 / 3)

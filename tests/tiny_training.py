@@ -1,10 +1,11 @@
 """A world small enough to train on in a second: a tokenizer, a random VLKD, random images and their captions."""
 
 import json
+from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import BartTokenizer, CLIPImageProcessorPil
+from transformers import BartTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
 
@@ -54,3 +55,15 @@ def tiny_pairs(count: int = 12, seed: int = 0) -> list[dict]:
         }
         for index in range(count)
     ]
+
+
+def tiny_clip(folder: Path, processor: VLKDProcessor) -> Path:
+    """Save a random CLIP in transformers format; its tokenizer is BART's."""
+    torch.manual_seed(0)
+    layers = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 32}
+    text = layers | {"vocab_size": len(processor.tokenizer), "max_position_embeddings": 16, "eos_token_id": 2}
+    vision = layers | {"image_size": IMAGE_SIZE, "patch_size": 4}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM)
+    CLIPModel(config).save_pretrained(folder)
+    processor.tokenizer.save_pretrained(folder)
+    return folder

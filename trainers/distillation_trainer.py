@@ -139,9 +139,8 @@ class DistillationTrainer(ResumableTrainer):
 
     def weighted_sum(self, terms: dict[str, Any]) -> Any:
         if unknown := terms.keys() - self.weights.keys():
-            raise ValueError(
-                f"The term {min(unknown)!r} has no weight; there are {', '.join(self.weights) or 'none'}."
-            )
+            given = ", ".join(self.weights) or "none"
+            raise ValueError(f"The term {min(unknown)!r} has no weight; weights are given of {given}.")
         return sum(self.weights[name] * term for name, term in terms.items())
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:

@@ -10,6 +10,7 @@ from transformers.trainer_utils import EvalLoopOutput, has_length
 
 from modeling_vlkd.evaluation.vqa import QuestionSet, answer_accuracy
 from modeling_vlkd.processing_vlkd import VLKDProcessor
+from modeling_vlkd.publishing.cards import has_replay
 from modeling_vlkd.publishing.provenance import Source
 
 from .card_trainer import CardTrainer
@@ -96,7 +97,6 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
             data_collator=collate,
             **kwargs,
         )
-        self.has_replay = replay is not None
         self.question_set = question_set
         if kwargs.get("run_facts") is None:
             self.add_unnamed_data(train_dataset, replay)
@@ -114,11 +114,10 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
         return self.task.bare_student
 
     def told_settings(self) -> dict[str, Any]:
-        own = {each.name for each in fields(self.args)} - set(TrainingArguments.__dataclass_fields__)
-        told = {each.name: getattr(self.args, each.name) for each in fields(self.args) if each.name in own}
-        if not self.has_replay:
-            told = {name: value for name, value in told.items() if not name.startswith("replay_")}
-        return super().told_settings() | told
+        own = [each.name for each in fields(self.args) if each.name not in TrainingArguments.__dataclass_fields__]
+        if not has_replay(self.run_facts.provenance):
+            own = [name for name in own if not name.startswith("replay_")]
+        return super().told_settings() | {name: getattr(self.args, name) for name in own}
 
     # ---- evaluation ----
 

@@ -1,4 +1,5 @@
 """The command `vlkd`, a thin file for each subcommand.
 
-May import every room; nothing imports it. `vlkd --help` has to answer without torch.
+May import every room: model, publishing, evaluation, trainers, conversion and miniature. Nothing imports it, and
+`vlkd --help` has to answer without torch.
 """

@@ -54,7 +54,7 @@ class HelpAll(argparse.Action):
 
 
 def is_ours(dataclass_type: type) -> bool:
-    return not dataclass_type.__module__.startswith("transformers.")
+    return dataclass_type.__module__.startswith("modeling_vlkd.")
 
 
 class TrainingParser(HfArgumentParser):
@@ -70,7 +70,8 @@ class TrainingParser(HfArgumentParser):
         self.add_argument("--config", metavar="FILE", help="YAML file of flags and values; flags given beside it win")
         self.add_argument("--help-all", "--help_all", action=HelpAll, help="show transformers' flags, too, and exit")
         first = {"output_dir", "resume_from_checkpoint"}
-        first |= {name for each in dataclass_types if is_ours(each) for name in each.__annotations__}
+        ours = {each for dataclass_type in dataclass_types for each in dataclass_type.__mro__ if is_ours(each)}
+        first |= {name for each in ours for name in vars(each).get("__annotations__", ())}
         all_fields = {field.name for each in dataclass_types for field in fields(each)}
         self.inherited = self.add_argument_group("flags of transformers' training arguments")
         for action in list(self._optionals._group_actions):
