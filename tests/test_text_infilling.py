@@ -7,7 +7,7 @@ import pytest
 from tiny_training import tiny_tokenizer
 from transformers import CLIPTokenizer
 
-from modeling_vlkd.trainers import TextInfilling
+from modeling_vlkd.trainers import TextInfilling, text_infilling
 from modeling_vlkd.trainers.text_infilling import draw_spans, poisson_quantiles
 
 
@@ -139,3 +139,19 @@ def test_the_example_in_the_docstring_is_true(tokenizer):
     [example] = doctest.DocTestFinder(recurse=False).find(TextInfilling, "TextInfilling", globs=names)
     assert example.examples
     assert not doctest.DocTestRunner().run(example).failed
+
+
+def test_the_worked_row_of_the_docstring_is_true(monkeypatch):
+    """Its span and its insertion in place of drawn ones; all gaps are met in some seed."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer.convert_tokens_to_ids(["<s>", "a", "Ġred", "Ġcircle", "e", "Ġbox", "</s>", "<pad>"])
+    assert tokenizer.unk_token_id not in ids
+    span = (np.array([[1]]), np.array([[2]]), np.array([1]))  # first word, words, insertions
+    monkeypatch.setattr(text_infilling, "draw_spans", lambda *args: span)
+    infill = TextInfilling(tokenizer)
+    opens, inside = infill._mark_words(*span[:2], np.array([4]))
+    assert opens.tolist() == [[False, True, False, False, False]]
+    assert inside.tolist() == [[False, False, True, False, False]]
+    found = {tokenizer.decode(infill(np.array([ids]), np.array([seed]))[0]) for seed in range(50)}
+    words = ["<s>", "a", "<mask>", " box", "</s>"]
+    assert found == {"".join([*words[:place], "<mask>", *words[place:]]) for place in (1, 2, 3, 4)}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from modeling_vlkd.evaluation.decoding import MOST_PICTURES
 from modeling_vlkd.evaluation.tables import describe_columns, refuse_other_encodings
 from modeling_vlkd.processing_vlkd import open_image
 
@@ -21,7 +22,7 @@ METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # beside pict
 WHOLE_TABLE = "it needs the columns file_name and, say, caption, and quotes around a caption with a comma in it"
 WHOLE_PARQUET = "give whole parquet files"
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "file_name")
-SHARE_HELD_BACK, MOST_HELD_BACK = 0.05, 200  # 200 are enough to tell 3 % of word F1 apart
+SHARE_HELD_BACK = 0.05
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "sentences_raw", "txt")
 
 
@@ -55,7 +56,7 @@ def load_captioned_images(
     if isinstance(feature, datasets.ClassLabel):  # whose numbers stand for names
         values = [None if value is None else feature.names[value] for value in values]
     captions = [_as_captions(value, row, source) for row, value in enumerate(values)]
-    # A column of texts that the user has named holds no pictures of the folder.
+    # If the user named a column of texts as that of the images, its rows are no pictures of the folder.
     if dataset.info.builder_name == "imagefolder" and isinstance(dataset.features[image_column], datasets.Image):
         dataset, captions = _merge_rows_of_a_picture(dataset, image_column, captions)
     images = dataset.select_columns([image_column]).rename_columns({image_column: "image"})
@@ -91,7 +92,10 @@ def _open(source: str) -> datasets.Dataset | datasets.DatasetDict:
 
 
 def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.DatasetDict:
-    """Call `load_dataset`, whose errors are of many kinds and name no file, and which logs some of them before."""
+    """Call `load_dataset`, and make one line with the name of the file of whatever goes wrong in it.
+
+    Its errors are of many kinds, name no file, and some of them are logged as well as raised.
+    """
     log = logging.getLogger("datasets.packaged_modules")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -105,7 +109,7 @@ def _read(name: str, remedy: str, *args: str, **kwargs: str) -> datasets.Dataset
 
 
 def _refuse_faulty_table(path: Path):
-    """Say what `datasets` does not: which line is not UTF-8, or what columns there are without `file_name`."""
+    """Stop with what `datasets` does not tell: which line is not UTF-8, or which columns a table has instead."""
     if path.suffix == ".parquet":
         return
     refuse_other_encodings(path)
@@ -159,7 +163,7 @@ def _find_caption_column(dataset: datasets.Dataset, source: str | Path, image_co
 
 def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
     captions = value if isinstance(value, list) else [value]
-    # A column of numbers, such as prices, is none of texts to `datasets`; NaN is a gap in one.
+    # `datasets` reads captions such as 1984 as numbers, and an empty cell among them as NaN.
     captions = [str(each) if isinstance(each, int | float) and each == each else each for each in captions]
     if any(caption is not None and not isinstance(caption, str | float) for caption in captions):
         raise ValueError(f"Row {row} of {source} has a caption that is no text ({value!r}); is it the right column?")
@@ -171,7 +175,7 @@ def _as_captions(value: Any, row: int, source: str | Path) -> list[str]:
 def _merge_rows_of_a_picture(
     dataset: datasets.Dataset, image_column: str, captions: list[list[str]]
 ) -> tuple[datasets.Dataset, list[list[str]]]:
-    """Keep one row for each picture of a folder whose table names it several times, once for each caption."""
+    """Join the rows of a table that name the same picture, one row for each of its captions."""
     first_rows: dict[str, int] = {}
     merged: dict[str, list[str]] = {}
     for row, image in enumerate(dataset[image_column]):
@@ -185,14 +189,14 @@ def _merge_rows_of_a_picture(
 def hold_back(
     dataset: datasets.Dataset, count: int | None, seed: int
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Set pictures apart that are not trained on: give what is left, and these, chosen by the seed.
+    """Split a data set, by the seed, into pictures to train on and pictures that are held back.
 
     Args:
         dataset: as [`load_captioned_images`] gives it.
         count: by default a twentieth of the pictures, at most 200. With 0, or of fewer than 20, none are.
     """
     if count is None:
-        count = min(int(SHARE_HELD_BACK * len(dataset)), MOST_HELD_BACK)
+        count = min(int(SHARE_HELD_BACK * len(dataset)), MOST_PICTURES)
     if count == 0:
         return dataset, None
     if not 0 < count < len(dataset):
@@ -202,7 +206,11 @@ def hold_back(
 
 
 def open_row(dataset: datasets.Dataset, row: int) -> Image.Image:
-    """Decode the picture of a row; a broken one is an error that names the row."""
+    """Decode the picture of a row.
+
+    Raises:
+        ValueError: it cannot be read; with the number of the row.
+    """
     image = dataset[row]["image"]
     try:
         if isinstance(image, dict):

@@ -33,11 +33,11 @@ IN_CARD_IF_CHANGED = (
 )
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
-RETRIEVAL = {  # the start of a metric's name, and among how many the right one was looked for
+RETRIEVAL = {  # direction -> what a card calls it, and the metric that counts the candidates
     "retrieval_i2t": ("caption of a picture", "retrieval_pairs"),
     "retrieval_t2i": ("picture of a caption", "retrieval_pictures"),
 }
-TRAINED_ON = "evaluation on what was trained on"  # the role of data whose metrics say nothing about others
+TRAINED_ON = "evaluation on what was trained on"  # a role: metrics on such data say little about other data
 UNNAMED = Source("evaluation", "evaluation set, not named")
 
 
@@ -82,11 +82,11 @@ class CardTrainer(ResumableTrainer):
         return self.run_facts.trained_on or super().trained_on
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Keep the temperature, which a finetuning has no use for, from shrinking in it."""
+        """Leave the temperature out: finetuning does not use it, and weight decay would shrink it."""
         return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
 
     def _issue_warnings_after_load(self, load_result: Any):
-        """Warn of weights that a checkpoint lacks, but not of those that are tied to others and so in no file."""
+        """Warn of weights that a checkpoint lacks, but not of tied ones, which are saved once, under another name."""
         tied = set(self.accelerator.unwrap_model(self.model).all_tied_weights_keys)
         load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
         super()._issue_warnings_after_load(load_result)
@@ -103,7 +103,7 @@ class CardTrainer(ResumableTrainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        r"""Writes `README.md` into the output folder, as [`~transformers.Trainer.push_to_hub`] asks for it.
+        r"""Write `README.md` into the output folder, as [`~transformers.Trainer.push_to_hub`] asks for it.
 
         A README.md that somebody has written or edited stays, and the new one is `README.generated.md`. Arguments are
         those of transformers; `tasks` and `dataset_args` change nothing, for the tasks are those of every VLKD.
@@ -169,14 +169,14 @@ def default_of(args: TrainingArguments, name: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Gives an argument as a number or a text: enumerations by their value, paths by their last part."""
+    """Give an argument as a number or a text: enumerations by their value, paths by their last part."""
     if isinstance(value, bool | int | float):
         return value
     return hide_folders(str(getattr(value, "value", value)))
 
 
 def last_losses(log: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Takes what was logged last in training; of a run that logged nothing, its mean loss."""
+    """Take the losses that were logged last in training, or the mean loss of a run that logged none."""
     entries = [entry for entry in log if "loss" in entry]
     if entries:
         losses = {name: value for name, value in entries[-1].items() if name not in NO_LOSS}
@@ -186,7 +186,7 @@ def last_losses(log: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def measured(args: TrainingArguments, state: TrainerState) -> dict[str, float]:
-    """Takes the last evaluation of the very weights that are kept; none, if they were trained on after it."""
+    """Take the last evaluation of the weights that are kept; nothing if they were trained further after it."""
     log = state.log_history
     step = state.best_global_step if args.load_best_model_at_end and state.best_global_step else state.global_step
     ends = [place for place, entry in enumerate(log) if "train_runtime" in entry]
@@ -199,12 +199,12 @@ def measured(args: TrainingArguments, state: TrainerState) -> dict[str, float]:
 
 
 def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
-    """Names the metrics of an evaluation as the Hub wants them; losses are none."""
+    """Name the metrics of an evaluation as the Hub wants them; losses are left out."""
     results = []
     for direction, (name, candidates) in RETRIEVAL.items():
         for k in RECALL_AT:
             metric = recall_name(direction, k)
-            if metric in metrics and metrics[candidates] > k:  # of k, the k nearest are all there are
+            if metric in metrics and metrics[candidates] > k:  # else all candidates are among the k nearest
                 text = f"{name}, R@{k} among {metrics[candidates]}"
                 results.append(result_on(facts.eval_pairs, "retrieval", f"recall_at_{k}", text, metrics[metric]))
     if "vqa_accuracy" in metrics:
@@ -213,7 +213,7 @@ def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
 
 
 def result_on(data: Source, task: str, metric: str, name: str, value: float) -> EvalResult:
-    """Makes a metric of a data set; one that is not on the Hub has the type `local`."""
+    """Describe a metric on a data set; a data set that is not on the Hub has the type `local`."""
     if data.role == TRAINED_ON:
         name += ", of the training data"
     return EvalResult(

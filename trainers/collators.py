@@ -141,7 +141,9 @@ class VLKDDistillationCollator:
         return self.processor.tokenizer(captions, truncation=True, max_length=self.max_text_length).input_ids
 
     def _as_prompt(self, caption: np.ndarray, seed: np.uint64) -> tuple[list[int], list[int]]:
-        """Give a caption prompt and what fills it, as token ids: what the model is asked for is seen in training.
+        """Write a caption as a caption prompt and the text that fills it, as token ids.
+
+        So training sees what the model is asked for later.
 
         There are between a quarter of and twice as many masks as tokens to guess, so that more masks make longer
         texts, and no number of them is a stranger.
@@ -165,7 +167,10 @@ class VLKDDistillationCollator:
 
     @staticmethod
     def _mirror(images: dict[str, Tensor], examples: list[dict[str, Any]], seeds: np.ndarray) -> dict[str, Tensor]:
-        """Turn pixels of half of the examples that may be mirrored, the same half of which rows would be mirrored."""
+        """Mirror the pixels of half of the examples that may be mirrored.
+
+        It is the half whose mirror image `_choose_views` would take, if their rows were kept.
+        """
         if "pixel_values" not in images:
             return images
         may = np.array([bool(example.get("flip")) for example in examples])

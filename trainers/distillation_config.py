@@ -99,7 +99,7 @@ class VLKDDistillationConfig(DistillationConfig):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each term of the loss."""
+        """Give the weight of each term of the loss."""
         return {
             "ttdm": self.ttdm_weight,
             "itcl": self.itcl_weight,

@@ -69,7 +69,7 @@ class _FollowSteps(TrainerCallback):
 
 
 def refuse_half_precision(model: nn.Module):
-    """Stop before what is trained cannot move: an update below half a percent is lost in a bfloat16 weight."""
+    """Refuse to train bfloat16 and float16 weights: an update below half a percent of a weight is lost in them."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16):
             raise ValueError(
@@ -97,7 +97,7 @@ class DistillationTrainer(ResumableTrainer):
 
     model: Any  # of transformers' Trainer, which does not say
     model_wrapped: Any
-    loss_is_scaled_for_ga = True  # the terms of an update's micro-batches add up to the update's
+    loss_is_scaled_for_ga = True  # what micro-batches give adds up to the update; Trainer must not divide it again
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class DistillationTrainer(ResumableTrainer):
         return sum(self.weights[name] * term for name, term in terms.items())
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Tensor | int | None]:
-        """Count over a whole update before its first micro-batch, for the means that run over the update."""
+        """Count over all micro-batches of an update before the first is computed; some terms are divided by that."""
         batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
         if batches:
             counted = [self.task.counts(batch) for batch in batches]
@@ -193,7 +193,7 @@ class DistillationTrainer(ResumableTrainer):
             optimizer.add_param_group({**group, "params": own, "lr": group["lr"] if rate is None else rate})
         return optimizer
 
-    # ---- data: the collator takes of an example what it reads, and the model sees none ----
+    # ---- data: the collator gets whole examples, for their columns are no arguments of the model ----
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
         return dataset
@@ -216,7 +216,7 @@ class DistillationTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, dict[str, Tensor] | None, None]:
-        """Measure a batch, and keep that of all processes without the examples that only fill up the last one.
+        """Measure a batch, and keep what all processes measured, each example once.
 
         The predictions of `predict()` are what was measured.
         """

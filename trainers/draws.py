@@ -114,7 +114,7 @@ class DrawnExamples(Dataset):
         return [{**example, **fields} for example, fields in zip(examples, drawn)]
 
     def draw_fields(self, seeds: np.ndarray) -> list[dict[str, Any]]:
-        """Draw what examples are given beside what they have, by their seeds, `(examples,)`."""
+        """Draw the fields that examples are given, from their seeds, `(examples,)`."""
         return [{"draw": int(draw)} for draw in mix(seeds, _DRAW)]
 
 

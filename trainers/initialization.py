@@ -46,7 +46,7 @@ def align_text_projection(
 
 @torch.no_grad()
 def was_distilled(model: PreTrainedModel) -> bool:
-    """Tell a model that was trained from one just assembled, whose W_i is the pseudo-inverse of W_e.
+    """Tell whether a model was trained: W_i of one just assembled is the pseudo-inverse of W_e.
 
     Training moves both matrices, and its first step is to scale W_i.
     """

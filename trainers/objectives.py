@@ -33,14 +33,14 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def text_text_distance_loss(student_embeds: Tensor, teacher_embeds: Tensor) -> Tensor:
-    """Text-text distance minimization (TTDM): the mean squared difference of two unit vectors (section 3.2.1).
+    """Compute TTDM, text-text distance minimization: the mean squared difference of two unit vectors (section 3.2.1).
 
     The mean runs over pairs *and* dimensions, so the loss is `2 (1 - cosine) / dim`; the paper's weight of 1000 goes
     with this scale.
 
     Args:
-        student_embeds: `(batch, dim)`, BART's sentences in CLIP's space; normalised here, in fp32.
-        teacher_embeds: `(batch, dim)`, the frozen CLIP text embeddings of the same captions; normalised here.
+        student_embeds: `(batch, dim)`, BART's sentences in CLIP's space; normalized here, in fp32.
+        teacher_embeds: `(batch, dim)`, the frozen CLIP text embeddings of the same captions; normalized here.
     """
     if student_embeds.shape != teacher_embeds.shape:
         raise ValueError(
@@ -53,10 +53,10 @@ def text_text_distance_loss(student_embeds: Tensor, teacher_embeds: Tensor) -> T
 def image_text_contrastive_loss(
     image_embeds: Tensor, text_embeds: Tensor, logit_scale: Tensor, gather: bool = False
 ) -> Tensor:
-    """Image-text contrastive loss (ITCL): symmetric InfoNCE over the batch (section 3.2.2), in fp32 also in autocast.
+    """Compute ITCL, image-text contrast: symmetric InfoNCE over the batch (section 3.2.2), in fp32 also in autocast.
 
     Args:
-        image_embeds, text_embeds: `(batch, dim)`, L2-normalised; row i of one matches row i of the other.
+        image_embeds, text_embeds: `(batch, dim)`, L2-normalized; row i of one matches row i of the other.
         logit_scale: scalar, already exponentiated; not clamped.
         gather: take the pairs of all processes as negatives. Each process then scores its own rows against everyone's,
             so that the *mean* over processes, which is what DistributedDataParallel makes of losses and gradients, is
@@ -76,7 +76,7 @@ def image_text_contrastive_loss(
 
 
 def text_infilling_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | int | None = None) -> Tensor:
-    """Image-conditioned text infilling (ICTI): cross-entropy of the whole clean caption (section 3.2.3).
+    """Compute ICTI, image-conditioned text infilling: cross-entropy of the whole clean caption (section 3.2.3).
 
     Args:
         logits: `(batch, length, vocabulary)`.

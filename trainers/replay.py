@@ -30,7 +30,7 @@ class ReplayText:
 
 
 def parse_replay_line(line: str) -> tuple[str | None, str | None, str]:
-    """Split a corpus line into context, source and target; what it does not have is `None`.
+    """Split a line of a corpus into context, source and target; a part that it lacks is `None`.
 
     A line is `text`, or `context<TAB>text`, or `context<TAB>source<TAB>target`. An empty context is none.
     """
@@ -64,7 +64,7 @@ class ReplayCorpus:
         return any(text.context_embeds is not None for text in self.texts)
 
     def imitating(self, imitation: "PictureImitation") -> "ReplayCorpus":
-        """Move each context to where a picture of it would be; the texts stay the same."""
+        """Make a corpus of the same texts, whose contexts are moved to where pictures of them would be."""
         texts = self.texts
         moved = [None if text.context_embeds is None else imitation(text.context_embeds) for text in texts]
         return ReplayCorpus([replace(text, context_embeds=embeds) for text, embeds in zip(texts, moved)])
@@ -112,7 +112,7 @@ class PictureImitation:
     of the two means, are given as much noise as the pictures have around their captions, and their length.
 
     Args:
-        image_embeds, text_embeds: `(pairs, dim)`, CLIP's, not normalised, of pictures and a caption of each.
+        image_embeds, text_embeds: `(pairs, dim)`, CLIP's, not normalized, of pictures and a caption of each.
         seed: of the noise.
     """
 
@@ -123,7 +123,7 @@ class PictureImitation:
         self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, text_embeds: Tensor) -> Tensor:
-        """`(dim,)` to `(dim,)`."""
+        """Move the embedding of a text to where a picture of it would be: `(dim,)` to `(dim,)`."""
         strayed = self.noise * torch.randn(self.noise.shape, generator=self.generator)
         return self.length * normalize(normalize(text_embeds, dim=-1) + self.gap + strayed, dim=-1)
 

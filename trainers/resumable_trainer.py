@@ -93,7 +93,7 @@ class ResumableTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(written.parent, ignore_errors=True)  # what a killed run has left
         self.accelerator.wait_for_everyone()
-        self.is_writing = True  # where it is now, transformers finds no older checkpoint to delete
+        self.is_writing = True  # in that folder, transformers finds no older checkpoint to delete
         try:
             super()._save_checkpoint(model, trial)
         finally:
@@ -156,7 +156,7 @@ class SaveOnInterrupt(TrainerCallback):
         signal.signal(signal.SIGINT, self.previous)
 
     def on_step_end(self, args, state, control, **kwargs):
-        if args.world_size > 1:  # it may have reached one process a step earlier; they write a checkpoint together
+        if args.world_size > 1:  # the signal may reach one a step before another; they save together
             self.interrupted = bool(reduce(torch.tensor(int(self.interrupted), device=args.device), reduction="sum"))
         if self.interrupted:
             control.should_save = control.should_training_stop = True

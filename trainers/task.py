@@ -39,7 +39,7 @@ class DistillationTask(nn.Module):
 
     @property
     def bare_student(self) -> PreTrainedModel:
-        """The student itself, without the adapter of peft around it."""
+        """Give the student itself, without the adapter of peft around it."""
         return unwrap_peft_model(self.student)
 
     # ---- training ----
@@ -71,7 +71,7 @@ class DistillationTask(nn.Module):
         """
 
     def after_step(self):
-        """Move on what depends on the step, such as a queue or a momentum copy, after each update."""
+        """Update, after each step of the optimizer, what depends on it, such as a queue or a momentum copy."""
 
     def new_parameters(self) -> Iterable[nn.Parameter]:
         """List the parameters that no pretraining has seen; they are trained at a learning rate of their own."""
@@ -84,12 +84,12 @@ class DistillationTask(nn.Module):
     # ---- evaluation ----
 
     def measure(self, **batch: Any) -> dict[str, Tensor]:
-        """Measure a batch example by example: `(examples, ...)` each; by default its terms, for all examples alike."""
+        """Measure each example of a batch, `(examples, ...)`; by default each gets the terms of its batch."""
         examples = find_batch_size(batch)
         return {name: term.expand(examples) for name, term in self({}, **batch).items()}
 
     def average(self, measured: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Make terms, () each, of what was measured, of one batch or of all; by default the means over examples."""
+        """Average what was measured to the terms, () each, of one batch or of all; by default over examples."""
         return {name: values.float().mean() for name, values in measured.items()}
 
     def metrics(self, measured: dict[str, Tensor]) -> dict[str, float]:

@@ -30,7 +30,7 @@ def find_word_starts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
 
 def poisson_quantiles(uniform: np.ndarray, mean: float) -> np.ndarray:
     """Turn uniform numbers into Poisson ones through the inverse of the cumulative distribution."""
-    counts = range(64)
+    counts = range(64)  # longer spans are too rare to matter
     density = [math.exp(count * math.log(mean) - mean - math.lgamma(count + 1)) for count in counts]
     return np.searchsorted(np.cumsum(density), uniform, side="right")
 
@@ -99,27 +99,49 @@ class TextInfilling:
     def __call__(self, input_ids: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         """Corrupt texts: `(batch, length)` to `(batch, new length)`, both padded on the right.
 
+        A worked row: the text has the words a, red, circle, here, of which the third is two tokens. One span was
+        drawn, from word 1 on, two words long, and one insertion. Ones and zeros are bool; all are `(batch, length)`.
+
+            input_ids   <s>   a   red   cir   cle   here  </s>  <pad>
+            text         0    1    1     1     1     1     0     0
+            starts       0    1    1     1     0     1     0     0
+            word         0    0    1     2     2     3     3     3
+            opens        0    0    1     0     0     0     0     0     tokens of the word that begins the span
+            inside       0    0    0     1     1     0     0     0     tokens of words that it reaches from the left
+            masked       0    0    1     0     0     0     0     0     where the one mask of the span goes
+            kept         1    1    1     0     0     1     1     0
+            gaps         0    1    1     0     0     1     1     0     an insertion goes before one of these
+            result      <s>   a  <mask> here <mask> </s>              if the last gap is drawn
+
         Args:
             seeds: `(batch,)`, integers; what happens to a row depends on its words and its seed alone.
         """
-        text = ~self.is_special[input_ids]  # (batch, length); the rest stays as it is
+        text = ~self.is_special[input_ids]  # special tokens stay as they are
         after_special = np.pad(~text[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         starts = text & (self.begins_word[input_ids] | after_special)
-        word = np.maximum(starts.cumsum(axis=1) - 1, 0)  # each token's word
-        first, length, insertions = draw_spans(starts.sum(axis=1), np.asarray(seeds), self.mask_ratio, self.mean_span)
-        opens, inside = self._mark_words(first, length, starts.sum(axis=1))
-        opens, inside = (np.take_along_axis(marks, word, axis=1) & text for marks in (opens, inside))
+        word = np.maximum(starts.cumsum(axis=1) - 1, 0)
+        words = starts.sum(axis=1)  # (batch,)
+        first, length, insertions = draw_spans(words, np.asarray(seeds), self.mask_ratio, self.mean_span)
+        of_words = self._mark_words(first, length, words)
+        opens, inside = (np.take_along_axis(marks, word, axis=1) & text for marks in of_words)
 
         masked = starts & opens & ~inside
         kept = (~(opens | inside) | masked) & (input_ids != self.tokenizer.pad_token_id)
         tokens = np.where(masked, self.tokenizer.mask_token_id, input_ids)
-        gaps = kept & (starts | ~text)  # before each of these a mask may be inserted, without tearing a word,
-        gaps[:, 0] = False  # but not before the first token, <s> or a language
+        gaps = kept & (starts | ~text)  # not within a word
+        gaps[:, 0] = False  # nor before the first token, <s> or a language
         return self._insert_masks(tokens, kept, gaps, insertions, np.asarray(seeds))
 
     @staticmethod
     def _mark_words(first: np.ndarray, length: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mark the words that begin a span and those that a span has reached from the left: `(batch, words + 1)`."""
+        """Mark the words that begin a span and those that a span has reached from the left: `(batch, words + 1)`.
+
+        With a span of two words from word 1 on, of four words:
+
+            steps      0   0   1  -1   0     +1 after the first word of a span, -1 after its last
+            opens      0   1   0   0   0
+            inside     0   0   1   0   0     the sum of the steps so far is above 0
+        """
         row, span = np.nonzero(length)
         first, end = first[row, span], np.minimum(first[row, span] + length[row, span], words[row])
         opens = np.zeros((len(words), words.max(initial=0) + 1), dtype=bool)
@@ -132,7 +154,16 @@ class TextInfilling:
     def _insert_masks(
         self, tokens: np.ndarray, kept: np.ndarray, gaps: np.ndarray, insertions: np.ndarray, seeds: np.ndarray
     ) -> np.ndarray:
-        """Close up what was deleted and put masks before some of the tokens marked in `gaps`."""
+        """Close up what was deleted and put masks before some of the tokens marked in `gaps`.
+
+        Tokens are sorted by their places. Those that stay are numbered, those that go are at infinity, and a mask
+        comes half a place before a token. The worked row above, in which the last of four gaps is drawn:
+
+            kept          1    1    1    0    0    1    1    0
+            places        0    1    2   inf  inf   3    4   inf
+            gap_places   0.5  1.5  2.5  3.5  inf  inf  inf  inf     sorted, the gaps come first
+            mask_places  3.5                                        one for each insertion
+        """
         places = np.where(kept, kept.cumsum(axis=1) - 1.0, np.inf)  # (batch, length)
         gap_places = np.sort(np.where(gaps, places, np.inf), axis=1) - 0.5
         wanted = np.arange(insertions.max(initial=0)) < insertions[:, None]  # (batch, most insertions)

@@ -46,7 +46,7 @@ class TextTeacher:
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], batch_size: int = 256) -> Tensor:
-        """Embed texts as CLIP does, not normalised: `(texts, dim)`."""
+        """Embed texts as CLIP does, not normalized: `(texts, dim)`."""
         # SigLIP was trained on texts padded to their full length, padding not masked.
         siglip = self.model.config.model_type.startswith("siglip")
         parts = []

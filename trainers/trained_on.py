@@ -63,7 +63,7 @@ class TrainedOn:
         (checkpoint / FILE_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
     def refuse_other(self, checkpoint: str | Path):
-        """Stop if a checkpoint tells that it was trained on other data; one that tells nothing is taken.
+        """Stop if a checkpoint was trained on other data; a checkpoint that does not say is accepted.
 
         Raises:
             OtherDataError: with both data sets and what to do.
@@ -85,7 +85,7 @@ def add_row(digest: "hashlib._Hash", picture: tuple[str, int | None], texts: Seq
 
 
 def names_and_sizes(images: pa.ChunkedArray) -> Iterator[tuple[str, int | None]]:
-    """Tell pictures by what does not change with where they are kept, and without reading them.
+    """Give name and size of each picture: they are the same wherever it is kept, and known without reading it.
 
     Args:
         images: a column of paths, or of `{"bytes": ..., "path": ...}`, as `datasets` keeps pictures.
@@ -102,5 +102,5 @@ def names_and_sizes(images: pa.ChunkedArray) -> Iterator[tuple[str, int | None]]
 def name_and_size(path: str) -> tuple[str, int | None]:
     try:
         return Path(path).name, os.path.getsize(path)
-    except OSError:  # whoever reads it will tell better
+    except OSError:  # a missing picture is reported when it is read
         return Path(path).name, None

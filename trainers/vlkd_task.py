@@ -101,7 +101,7 @@ class VLKDTask(DistillationTask):
             return model.get_image_rows(batch["pixel_values"]).to(model.dtype)
 
     def start(self, batches: Iterator[dict[str, Tensor]]):
-        """Start W_i where the task was told to, and else where no distillation has trained it."""
+        """Start W_i if the task was told to; if it was told nothing, unless a distillation has trained it already."""
         model, wanted = self.bare_student, self.init_image_to_decoder
         if not model.base_model.image_to_decoder.weight.requires_grad:
             return  # an adapter leaves it alone
@@ -123,7 +123,7 @@ class VLKDTask(DistillationTask):
     # ---- evaluation ----
 
     def measure(self, **batch: Any) -> dict[str, Tensor]:
-        """Measure each pair: its terms, its embeddings, and what its picture and its caption are known by.
+        """Measure each pair: its terms, its embeddings, and keys that are equal for equal pictures and captions.
 
         The means of TTDM over pairs and of ICTI over tokens do not depend on how pairs came in batches and to
         processes. Only ITCL does, by its nature: the negatives of a pair are the others of its batch on its process.

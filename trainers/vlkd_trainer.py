@@ -102,7 +102,7 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
             self.add_unnamed_data(train_dataset, replay)
 
     def add_unnamed_data(self, train_dataset: Any, replay: ReplayCorpus | None):
-        """Say in the card that there were data, where nobody has said which."""
+        """Tell the card that there were data, if nobody has told it which."""
         for role, data in (("image-caption pairs", train_dataset), ("replayed texts", replay)):
             if data is not None:
                 note = f"{len(data)} of them" if has_length(data) else ""
@@ -110,7 +110,7 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
 
     @property
     def bare_model(self) -> PreTrainedModel:
-        """The VLKD itself, whatever wraps it: DistributedDataParallel or an adapter of peft."""
+        """Give the VLKD itself, without DistributedDataParallel or an adapter of peft around it."""
         return self.task.bare_student
 
     def told_settings(self) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from .trained_on import FILE_NAME
 
 logger = logging.getLogger(__name__)
 
-UNFINISHED = "_unfinished"  # where is written what has no name yet; what begins so, transformers uploads to no Hub
+UNFINISHED = "_unfinished"  # checkpoints are written in here first; transformers uploads nothing that begins with "_"
 DAMAGED = "damaged-"  # before the name of a checkpoint that is set aside
+# model.safetensors, adapter_model.safetensors, model-00001-of-00002.safetensors, model.safetensors.index.json
 WEIGHTS = re.compile(r"(adapter_)?model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-# What is read on resuming; what else lies in a checkpoint is its owner's.
+# JSON files that are read on resuming. Others in a checkpoint are not ours to judge.
 OBJECTS = (TRAINER_STATE_NAME, CONFIG_NAME, FILE_NAME, SAFE_WEIGHTS_INDEX_NAME)
-ARCHIVES = re.compile(r"(optimizer|scheduler|scaler|rng_state(_\d+)?|pytorch_model.*)\.(pt|pth|bin)")  # by torch.save
+# Written by torch.save: optimizer.pt, rng_state.pth, rng_state_1.pth of the second process, pytorch_model.bin
+ARCHIVES = re.compile(r"(optimizer|scheduler|scaler|rng_state(_\d+)?|pytorch_model.*)\.(pt|pth|bin)")
 
 
 class CheckpointError(ValueError):
@@ -116,7 +118,7 @@ def read_json(path: Path) -> dict:
 
 
 def check_header(path: Path):
-    """Read the header of a file with weights, which has to cover the file to its last byte."""
+    """Read the header of a file with weights; what it describes has to end where the file ends."""
     try:
         with safe_open(path, framework="pt"):
             pass
@@ -125,7 +127,7 @@ def check_header(path: Path):
 
 
 def clear_for_resuming(run_dir: Path, resumed: Path):
-    """Remove what a killed run did not finish after `resumed`, and set aside what is damaged.
+    """Remove the unfinished checkpoints that a killed run left after `resumed`, and set damaged ones aside.
 
     Otherwise a checkpoint that is not whole could be kept as the last one in place of the next that is.
     """
@@ -149,7 +151,7 @@ def clear_for_resuming(run_dir: Path, resumed: Path):
 
 
 def give_name(written: Path, checkpoint: Path):
-    """Give a checkpoint that lies in the folder `UNFINISHED` its name, when all of it is on disk."""
+    """Move a checkpoint out of the folder `UNFINISHED` to its own name, once all of it is on disk."""
     sync_files(written)
     if checkpoint.is_dir():  # of the same step, by an earlier run or by Ctrl-C at the end of an epoch
         checkpoint.rename(written.parent / "replaced")
@@ -159,7 +161,7 @@ def give_name(written: Path, checkpoint: Path):
 
 
 def move_model(written: Path, folder: Path):
-    """Move a saved model to where it is to be, such that the folder never loads as another than it or the one before.
+    """Move a saved model into a folder, which at any moment loads as the new model, the old one, or not at all.
 
     Weights go first and come last: in between, the folder loads not at all.
     """
@@ -177,14 +179,14 @@ def move_model(written: Path, folder: Path):
 
 
 def sync_files(folder: Path):
-    """Have all files below a folder on disk, and not only in memory, where a power cut would lose them."""
+    """Write all files below a folder to the disk itself; in memory, a power cut would lose them."""
     for path in folder.rglob("*"):
         if path.is_file() and os.name == "posix":  # elsewhere, files that are open for reading cannot be synced
             sync(path)
 
 
 def sync_folder(folder: Path):
-    """Have the names in a folder on disk, where its file system can."""
+    """Write the names in a folder to the disk itself, if its file system can do that."""
     if os.name == "posix":
         with contextlib.suppress(OSError):
             sync(folder)

@@ -60,5 +60,5 @@ def choose_decoding(
         scores[force_prefix] = sum(found) / len(found)
     trial = DecodingTrial(scores[True], scores[False], len(references))
     model.generation_config.force_prefix = trial.force_prefix
-    model.generation_config._from_model_config = False  # of one that was, transformers reads no field of ours back
+    model.generation_config._from_model_config = False  # else transformers drops our field when it loads it again
     return trial

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
-    """Share of predictions that equal their reference."""
+    """Compute the share of predictions that equal their reference."""
     if len(predictions) != len(references):
         raise ValueError(
             f"Expected equal numbers, got {len(predictions)} predictions and {len(references)} references."
@@ -19,7 +19,7 @@ def exact_match(predictions: Sequence[str], references: Sequence[str]) -> float:
 
 
 def balanced_exact_match(predictions: Sequence[str], references: Sequence[str], groups: Sequence[Hashable]) -> float:
-    """Mean of the groups' exact matches, each counting alike however many members it has.
+    """Average the exact matches of groups, so that each group counts alike however many members it has.
 
     With `groups` of (negated or not, right answer) this is the balanced accuracy of yes/no questions, at which always
     saying the commoner answer scores .5.
@@ -37,7 +37,7 @@ def retrieval_recall(
     ks: Sequence[int] = (1,),
     chunk: int = 1024,
 ) -> list[float]:
-    """Share of queries with a relevant candidate among the `k` nearest by cosine, for each `k`.
+    """Compute, for each `k`, the share of queries that find a relevant candidate among the `k` nearest by cosine.
 
     Similarities are computed for `chunk` queries at a time, so that memory grows with the candidates only.
 
@@ -61,7 +61,7 @@ def retrieval_recall(
 def image_text_recall(
     image_embeds: Tensor, text_embeds: Tensor, picture_keys: Tensor, caption_keys: Tensor, ks: Sequence[int]
 ) -> tuple[list[float], list[float]]:
-    """Recall at each `k` of retrieval among pairs: image to text, and text to image.
+    """Compute the recall of retrieval among pairs at each `k`: image to text, and text to image.
 
     As in the protocols of COCO and Flickr30K, a picture stands once among the queries and once among the candidates,
     however many captions it has, and every caption stands for itself. A caption is right for a picture if it is one of
@@ -88,7 +88,7 @@ def image_text_recall(
 
 
 def word_f1(prediction: str, references: Sequence[str]) -> float:
-    """Harmonic mean of precision and recall of the words, of the reference that is nearest.
+    """Compute F1 of the words, the harmonic mean of their precision and recall, against the best of the references.
 
     Words are compared in lower case, without punctuation, and as often as they occur (as in SQuAD, arXiv:1606.05250).
     """

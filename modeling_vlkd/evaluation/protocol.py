@@ -38,7 +38,10 @@ class VisionLanguageModel(Protocol):
     """
 
     def look(self, images: Iterable[ImageInput]) -> Any:
-        """Look at pictures, and keep of them what the other methods need; a model that needs them all keeps them."""
+        """Look at pictures once, and give back what the other methods need of them.
+
+        A model that cannot prepare anything gives the pictures back.
+        """
 
     def answer(self, images: Any, questions: Sequence[str], image_index: Sequence[int] | None = None) -> list[Answer]:
         """Answer questions.

@@ -105,7 +105,10 @@ def refuse_overlong(questions: Sequence[str], answers: Sequence[str], where: Seq
 
 
 def picture_key(image: Any, place: str) -> tuple[str | bytes, Image.Image | None]:
-    """Give what tells a picture from others: its path or, of one in memory, a digest of its pixels, and these."""
+    """Give a key that is equal for equal pictures, and the picture if it had to be opened for that.
+
+    The key of a path is the path itself; that of a picture in memory is a digest of its pixels.
+    """
     if isinstance(image, str | os.PathLike):
         return os.fspath(image), None
     picture = open_picture(image, place)

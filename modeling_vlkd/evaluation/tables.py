@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 
 def refuse_other_encodings(path: Path):
-    """Name the first line that is not UTF-8.
+    """Stop at the first line that is not UTF-8.
 
     Raises:
         ValueError: there is one, as in the tables that some spreadsheets write.

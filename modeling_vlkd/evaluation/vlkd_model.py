@@ -17,7 +17,7 @@ from .protocol import Answer, Caption
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Have a model compute without dropout and gradients, and put it back into the mode that it was in."""
+    """Put a model into evaluation mode, without gradients, and afterwards back into the mode that it was in."""
     was_training = model.training
     model.eval()
     try:
@@ -56,9 +56,9 @@ class VLKDAdapter:
         self.generate_kwargs = {"num_masks": num_masks, "batch_size": batch_size, **generate_kwargs}
 
     def look(self, images: Iterable[ImageInput] | Tensor) -> Tensor:
-        """Compute the rows V, of no more pictures at once than a batch: `(pictures, rows, dim)`, on the CPU.
+        """Compute the rows V of pictures: `(pictures, rows, dim)`, on the CPU.
 
-        A tensor holds such rows already, and is given back as it is.
+        No more pictures than a batch are in memory at once. A tensor holds rows already, and is given back as it is.
         """
         if isinstance(images, Tensor):
             return images
