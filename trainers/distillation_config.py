@@ -22,8 +22,7 @@ class DistillationConfig(TrainingArguments):
         default=False, metadata={"help": "Look for parameters without gradient at each step; there are none."}
     )
     projection_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Peak learning rate of the three matrices and the temperature; by default that of BART."},
+        default=None, metadata={"help": "Peak learning rate of what is new to the student; by default that of all."}
     )
 
     def __post_init__(self):
@@ -59,6 +58,10 @@ class VLKDDistillationConfig(DistillationConfig):
         default=64, metadata={"help": "Pairs a step and device; over all devices they are each other's negatives."}
     )
 
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Peak learning rate of the three matrices and the temperature; by default that of BART."},
+    )
     ttdm_weight: float = field(default=1000.0, metadata={"help": "Weight of text-text distance minimization."})
     itcl_weight: float = field(default=1.0, metadata={"help": "Weight of the image-text contrastive loss."})
     icti_weight: float = field(default=1.0, metadata={"help": "Weight of image-conditioned text infilling."})
