@@ -1,4 +1,4 @@
-"""Take any CLIP and any BART in, in the formats that they are found in, and give a VLKD out that is proven equal.
+"""Make a VLKD out of any CLIP and any BART, in the formats that they are published in, and prove it equal to both.
 
 May import the model, publishing and evaluation.
 """

@@ -1,4 +1,4 @@
-"""Makes a VLKD checkpoint out of a CLIP and a BART in any format, one tower at a time, and proves it."""
+"""Makes a VLKD checkpoint out of a CLIP and a BART in any format, one tower at a time, and proves it equal to them."""
 
 import os
 import shlex
@@ -42,15 +42,17 @@ from .sources import TOKENIZER_REMEDY, CLIPSource
 
 
 MAX_SHARD_SIZE = "5GB"
-STEPS = 6  # calls of `progress` in a conversion
+STEPS = 6  # how often a conversion calls `progress`
 
 
 @dataclass(frozen=True)
 class Part:
-    """A line of the report: what went where.
+    """A line of the report: what a part of the model is, where it came from and where it went.
 
-    origin: which source it came from.
-    tensors, parameters: how many of each; 0 where it was not converted.
+    name: of the part, such as "vision tower".
+    origin: the source that it came from.
+    destination: the module or folder that it went to; "-" if none.
+    tensors, parameters: how many of each it has; 0 if it was not converted.
     """
 
     name: str
@@ -69,14 +71,14 @@ class Report:
 
 
 def part_of(name: str, origin: str, destination: str, module: nn.Module) -> Part:
-    """Counts a module's tensors and parameters; tied ones count once."""
+    """Describe a module, and count its tensors and parameters; tied ones count once."""
     tensors = list(module.parameters())
     return Part(name, origin, destination, len(tensors), sum(tensor.numel() for tensor in tensors))
 
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Gives a folder to fill; it becomes `target` if all goes well, and otherwise nothing is left of it.
+    """Give a new folder to fill, and rename it to `target` at the end; after an error nothing is left of it.
 
     Raises:
         ConversionError: `target` is there already, or its parent folder cannot be written to.
@@ -93,7 +95,7 @@ def staged(target: Path) -> Iterator[Path]:
             yield content
             os.replace(content, target)
     except Exception as error:
-        # tokenizers' files are written by Rust code that raises a bare Exception
+        # The files of tokenizers are written by Rust code, which raises a bare Exception.
         if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
@@ -101,32 +103,36 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def forget_code(settings: dict[str, Any]):
-    """Takes away what names python files of the source: they are neither run nor copied, so nobody could load them."""
+    """Remove the settings that name python files of the source.
+
+    These files are neither run nor copied, so the saved model could not be loaded with such settings.
+    """
     for name in ("auto_map", "custom_pipelines"):
         settings.pop(name, None)
 
 
 def save_tower(model: PreTrainedModel, folder: Path):
-    """Writes a model without the traces of where it came from, which would differ from run to run."""
+    """Write a model without the path that it was loaded from, which would differ from run to run."""
     model.config._name_or_path = ""
     forget_code(vars(model.config))
     model.save_pretrained(folder)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path):
-    """Writes a tokenizer as those of transformers are."""
+    """Write a tokenizer without the names of python files that came with it."""
     forget_code(tokenizer.init_kwargs)
     tokenizer.save_pretrained(folder)
 
 
 def check_preprocessing(source: CLIPSource, processor: BaseImageProcessor, tower: PreTrainedModel):
-    """Prepares a picture as the tower will see it, before the tower stumbles over it.
+    """Prepare a picture for the tower, so that a mistake in the preprocessing is found here and not in the tower.
 
     Raises:
-        ConversionError: the preprocessing fails, or gives pictures of another size, or no numbers.
+        ConversionError: the preprocessing fails, or it gives pictures of a wrong size or values that are not finite.
     """
     remedy = "take the preprocessing that came with the weights"
-    with blaming(source.preprocessing, remedy), np.errstate(all="ignore"):  # a division by zero is found below
+    # No warning of a division by zero: its result is refused below.
+    with blaming(source.preprocessing, remedy), np.errstate(all="ignore"):
         pixels = processor(Image.new("RGB", (31, 23), "gray"), return_tensors="pt")["pixel_values"]  # (1, 3, h, w)
     size = tower.config.image_size
     if tuple(pixels.shape[-2:]) != (size, size):
@@ -135,23 +141,26 @@ def check_preprocessing(source: CLIPSource, processor: BaseImageProcessor, tower
             f"{source.preprocessing}: makes pictures of {got}, but the tower sees {size} x {size}; {remedy}."
         )
     if not pixels.isfinite().all():
-        raise ConversionError(f"{source.preprocessing}: makes of a picture what is no numbers; {remedy}.")
+        raise ConversionError(f"{source.preprocessing}: makes values that are not finite out of a picture; {remedy}.")
 
 
 def convert_vision(source: CLIPSource, folder: Path, report: Report) -> VisionProbe:
-    """Writes the vision tower and its preprocessing in transformers' format, and asks the original for the proof."""
+    """Write the vision tower and its preprocessing in transformers' format, and run the original for the proof."""
     processor, tower = source.image_processor(), source.vision_tower()
     check_preprocessing(source, processor, tower)
     report.parts.append(part_of("vision tower", f"{source.name} ({source.format})", "model.vision_tower", tower))
     save_tower(tower, folder)
     forget_code(vars(processor))
     processor.save_pretrained(folder)
-    del tower  # before the original comes: one at a time in memory
+    del tower  # before the original is loaded, so that only one is in memory
     return probe_vision(source.vision_reference())
 
 
 def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
-    """Converts and proves CLIP's text tower, the teacher of a distillation, and writes it if a folder is given."""
+    """Convert and prove CLIP's text tower, the teacher of a distillation, and write it if a folder is given.
+
+    Without a folder the user did not ask for the teacher, so the source may then lack the tower or the tokenizer.
+    """
     try:
         teacher = source.text_teacher()
     except UnsupportedError as error:
@@ -173,18 +182,18 @@ def convert_teacher(source: CLIPSource, folder: Path | None, report: Report):
     if folder is not None:
         save_tower(teacher, folder)
         save_tokenizer(tokenizer, folder)
-    del teacher  # before the original comes: one at a time in memory
+    del teacher  # before the original is loaded, so that only one is in memory
     report.checks += check_teacher(probe_text(source.text_reference(), ids, tokenizer is not None), converted)
 
 
 def end_of_text(config: PreTrainedConfig) -> int:
-    """The token at which CLIP's text tower pools; 2 in old configurations means the highest one."""
+    """Return the token at which CLIP's text tower pools; 2 in an old configuration means the highest id."""
     end = config.eos_token_id
     return end if isinstance(end, int) and 2 < end < config.vocab_size else config.vocab_size - 1
 
 
 def convert_language(source: BartSource, folder: Path, report: Report) -> LanguageProbe:
-    """Writes the BART and its tokenizer in transformers' format, and asks the original for the proof."""
+    """Write the BART and its tokenizer in transformers' format, and run the original for the proof."""
     tokenizer, model = source.tokenizer(), source.model()
     entries, embedded = len(tokenizer), model.config.vocab_size
     if tokenizer.mask_token_id is None:
@@ -204,7 +213,11 @@ def convert_language(source: BartSource, folder: Path, report: Report) -> Langua
 def assemble(
     vision: Path, text: Path, output: Path, seed: int, max_shard_size: str, report: Report, provenance: Provenance
 ) -> CardFacts:
-    """Puts the towers and three new matrices together, and writes the checkpoint with its processor."""
+    """Put the towers and three new matrices together, and write the checkpoint with its processor.
+
+    Returns:
+        What the model card tells of it.
+    """
     torch.manual_seed(seed)
     model = VLKDForConditionalGeneration.from_vision_text_pretrained(str(vision), str(text))
     for name, module in (("W_e", "text_projection"), ("W'_e", "text_to_decoder"), ("W_i", "image_to_decoder")):
@@ -216,7 +229,10 @@ def assemble(
 
 
 def provenance_of(clip: CLIPSource, bart: BartSource, options: Sequence[str], license: str | None) -> Provenance:
-    """Tells what is converted, and by which command; the output's name is left out, for it changes no byte."""
+    """Describe what is converted, and by which command.
+
+    The command has DIR in place of the output's name, which changes no byte of the checkpoint.
+    """
     words = ["vlkd", "convert", "--vision", clip.name, "--text", bart.name, "--output", "DIR", *options]
     sources = [
         Source.find("vision tower", clip.name, note=clip.format),
@@ -227,7 +243,7 @@ def provenance_of(clip: CLIPSource, bart: BartSource, options: Sequence[str], li
 
 
 def prove(folder: Path, vision: VisionProbe, language: LanguageProbe) -> list[Check]:
-    """Loads the written checkpoint as a user would, and compares it with the originals."""
+    """Load the written checkpoint as a user would, and compare it with the originals."""
     model = VLKDForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
     return check_checkpoint(model, VLKDProcessor.from_pretrained(folder), vision, language)
 
@@ -242,22 +258,23 @@ def convert(
     license: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
-    """Converts a CLIP and a BART into a VLKD checkpoint.
+    """Convert a CLIP and a BART into a VLKD checkpoint.
 
     Args:
-        vision, text: see `resolving.open_vision` and `open_text`.
-        output: the checkpoint's folder; it must not exist yet, or be empty.
-        teacher: where to write CLIP's text tower and its tokenizer, which a distillation needs; nowhere if None.
-        seed: of the new matrices; the same one gives the same bytes.
+        vision, text: the names of both models; see `resolving.open_vision` and `open_text`.
+        output: the checkpoint's folder; it must be empty, or not exist yet.
+        teacher: the folder for CLIP's text tower and its tokenizer, which a distillation needs; not written if None.
+        seed: of the new matrices; the same seed gives the same bytes.
         max_shard_size: weights are written to files of at most this size.
-        license: of the model, for its card; nothing is stated if None.
-        progress: called with the name of each step before it begins.
+        license: the model's license, for its card; the card states none if None.
+        progress: called with the name of each step before the step begins.
 
     Returns:
-        What went where, and the proof.
+        What went where, and the measured differences.
 
     Raises:
-        ConversionError: a source cannot be converted, nothing can be written, or the proof fails. Nothing is left.
+        ConversionError: a source cannot be converted, the folder cannot be written, or the proof fails. Nothing of the
+            checkpoint is left then.
     """
     report = Report()
     if teacher is not None and teacher.absolute() == output.absolute():
@@ -265,10 +282,11 @@ def convert(
     progress("opening both models")
     clip, bart = open_vision(vision), open_text(text)
     options = ["--seed", str(seed)]
-    options += [] if max_shard_size == MAX_SHARD_SIZE else ["--max-shard-size", max_shard_size]
+    if max_shard_size != MAX_SHARD_SIZE:
+        options += ["--max-shard-size", max_shard_size]
     provenance = provenance_of(clip, bart, options, license)
     with (
-        torch.random.fork_rng(devices=[]),  # the caller's randomness is left alone
+        torch.random.fork_rng(devices=[]),  # leaves the caller's random state as it was
         staged(output) as content,
         nullcontext() if teacher is None else staged(teacher) as teacher_folder,
         TemporaryDirectory(dir=content.parent, prefix="towers.") as towers,
@@ -278,7 +296,7 @@ def convert(
         vision_probe = convert_vision(clip, vision_folder, report)
         progress("converting the text teacher")
         convert_teacher(clip, teacher_folder, report)
-        del clip  # and with it the memory that its file is mapped to
+        del clip  # frees the memory that its file is mapped to
         progress("converting the language model")
         language_probe = convert_language(bart, text_folder, report)
         del bart

@@ -14,15 +14,16 @@ from .strict_loading import CONFIG_REMEDY, check_folder, load_strictly
 
 
 def no_mask_error(name: str, embedded: int) -> ConversionError:
-    """Says of a BART that it was finetuned without the token into which VLKD has it write."""
+    """Make the error about a BART without <mask>, the token in whose place VLKD's prompts ask for the answer."""
     return ConversionError(
-        f"{name}: it has no <mask> among the {embedded} tokens that it embeds, as bart.large.cnn and bart.large.xsum, "
-        "which were finetuned without one; take bart.large instead, from which they come (facebook/bart-large)."
+        f"{name}: it has no <mask> among the {embedded} tokens that it embeds, like bart.large.cnn "
+        "and bart.large.xsum, which were finetuned without it; take bart.large, from which those were made "
+        "(facebook/bart-large)."
     )
 
 
 def check_token_ids(settings: dict[str, Any], vocab_size: int, path: Path):
-    """Refuses a token with a part in every text, such as the padding, that the model does not embed."""
+    """Refuse a configuration whose special tokens, such as the padding, lie outside the model's vocabulary."""
     for name, value in settings.items():
         is_id = name.endswith("_token_id") and isinstance(value, int)
         if is_id and not 0 <= value < vocab_size:
@@ -36,7 +37,7 @@ class BartSource:
 
     Args:
         name: what the user called it.
-        folder: where it lies.
+        folder: its path.
     """
 
     def __init__(self, name: str, folder: Path):

@@ -1,4 +1,4 @@
-"""Opens checkpoint files as mappings from names to tensors, whatever their format, and executes none of them."""
+"""Opens checkpoint files of several formats as mappings from names to tensors; no code in them is executed."""
 
 import argparse
 import warnings
@@ -34,16 +34,16 @@ class SafetensorsFile(TensorMapping):
 
 
 def open_checkpoint(path: str | Path) -> Any:
-    """Opens a checkpoint of any format that is known by its first bytes, not by its name.
+    """Open a checkpoint; its first bytes tell the format, whatever the file is called.
 
     Args:
         path: safetensors, a TorchScript archive, or a pickle written by `torch.save`, new (zip) or old.
 
     Returns:
-        A mapping from names to tensors, or whatever plain data a pickle holds.
+        A mapping from names to tensors; for a pickle, the plain data in it, of any type.
 
     Raises:
-        ConversionError: the file is missing, damaged, of another format, or asks to execute something.
+        ConversionError: the file is missing, damaged or of another format, or it would execute code.
     """
     path = Path(path)
     if not path.is_file():
@@ -51,38 +51,41 @@ def open_checkpoint(path: str | Path) -> Any:
     with path.open("rb") as file:
         head = file.read(16)
     with explained(path):
-        if head[:4] == b"PK\x03\x04":
+        if head[:4] == b"PK\x03\x04":  # a zip file
             return open_zip(path)
         if head[8:9] == b"{":  # safetensors: the length of the header in eight bytes, then the header, which is JSON
             return SafetensorsFile(path)
-        if head[:1] == b"\x80":
+        if head[:1] == b"\x80":  # a pickle
             return load_pickle(path)
     found = f"it begins with {head[:8]!r}" if head else "it is empty"
     raise ConversionError(f"{path}: neither safetensors nor a PyTorch checkpoint; {found}. Download it again.")
 
 
 def open_zip(path: Path) -> Any:
-    """Opens what `torch.jit.save` or `torch.save` wrote; they differ by the constants of the compiled code."""
+    """Open a zip file of `torch.jit.save` or `torch.save`; only the first writes a file with constants of its code."""
     with zipfile.ZipFile(path) as archive:
         if any(name.endswith("/constants.pkl") for name in archive.namelist()):
             return TorchScriptTensors(path)
-        if damaged := archive.testzip():  # torch.load does not look at checksums
+        if damaged := archive.testzip():  # torch.load does not compare checksums
             raise zipfile.BadZipFile(f"bad checksum of {damaged}")
     return load_pickle(path, mmap=True)
 
 
 def load_pickle(path: Path, mmap: bool = False) -> Any:
-    """Unpickles data only; an `argparse.Namespace`, in which fairseq keeps its command line, is data."""
+    """Unpickle data only; this includes `argparse.Namespace`, in which fairseq keeps its command line."""
     with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd bytes, which end in an error or do no harm
+        warnings.simplefilter("ignore")  # torch warns of odd bytes; those that do harm raise an error, too
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def find_state_dict(content: Any, path: str | Path) -> Mapping[str, torch.Tensor]:
-    """Takes the state dict out of a training checkpoint, if it is one, and drops the prefix of data parallelism.
+    """Find the tensors in the content of a checkpoint.
+
+    A training checkpoint keeps them under `state_dict` or `model`. The prefix `module.`, which data parallelism
+    adds, is removed.
 
     Raises:
-        ConversionError: there are no tensors, or something else among them.
+        ConversionError: there are no tensors, or there is something else among them.
     """
     for wrapper in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -102,5 +105,5 @@ def find_state_dict(content: Any, path: str | Path) -> Mapping[str, torch.Tensor
 
 
 def open_state_dict(path: str | Path) -> Mapping[str, torch.Tensor]:
-    """Opens a checkpoint file that holds one model's tensors."""
+    """Open a checkpoint file that holds one model's tensors."""
     return find_state_dict(open_checkpoint(path), path)

@@ -4,7 +4,7 @@ from .state_dicts import Rule
 
 
 def transformer_rules(source: str, target: str) -> list[Rule]:
-    """Rules of one stack of residual attention blocks, text or vision."""
+    """Make the rules of one stack of residual attention blocks, of the text or the vision tower."""
     blocks, layers = f"{source}transformer.resblocks.{{n}}.", f"{target}encoder.layers.{{n}}."
     return [
         Rule(blocks + "attn.in_proj_{p}", tuple(f"{layers}self_attn.{name}_proj.{{p}}" for name in "qkv")),
@@ -20,7 +20,7 @@ VISION_TRANSFORMER_RULES = [
     Rule("visual.class_embedding", "vision_model.embeddings.class_embedding"),
     Rule("visual.conv1.weight", "vision_model.embeddings.patch_embedding.weight"),
     Rule("visual.positional_embedding", "vision_model.embeddings.position_embedding.weight"),
-    Rule("visual.ln_pre.{p}", "vision_model.pre_layrnorm.{p}"),  # transformers' own spelling
+    Rule("visual.ln_pre.{p}", "vision_model.pre_layrnorm.{p}"),  # sic: transformers spells it so
     *transformer_rules("visual.", "vision_model."),
     Rule("visual.ln_post.{p}", "vision_model.post_layernorm.{p}"),
     Rule("visual.proj", "visual_projection.weight", transpose=True),
@@ -28,7 +28,7 @@ VISION_TRANSFORMER_RULES = [
 
 
 def text_transformer_rules(prefix: str = "") -> list[Rule]:
-    """Rules of the text tower; some of open_clip's models keep it under the prefix `text.`."""
+    """Make the rules of the text tower; some of open_clip's models keep it under the prefix `text.`."""
     return [
         Rule(prefix + "token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
         Rule(prefix + "positional_embedding", "text_model.embeddings.position_embedding.weight"),
@@ -39,7 +39,7 @@ def text_transformer_rules(prefix: str = "") -> list[Rule]:
 
 
 def conv_rules(source: str, target: str, convolution: str, normalization: str) -> list[Rule]:
-    """Rules of one convolution with its batch norm."""
+    """Make the rules of one convolution with its batch norm."""
     norm_source, norm_target = f"{source}{normalization}.", f"{target}.normalization."
     return [
         Rule(f"{source}{convolution}.weight", f"{target}.convolution.weight"),

@@ -26,17 +26,17 @@ FAIRSEQ_RULES = [
         for key in ("embed_positions.weight", "layernorm_embedding.{p}", "layers.{n}.{rest}")
     ),
 ]
-# Known and not needed: the same matrix again, version marks, and classifiers of finetuned models.
+# Known and not needed: copies of the embedding matrix, version marks, and classifiers of finetuned models.
 FAIRSEQ_OTHER_KEYS = ["decoder.embed_tokens.weight", "decoder.output_projection.weight", "classification_heads.{rest}"]
 FAIRSEQ_OTHER_KEYS += [f"{side}.{mark}" for side in ("encoder", "decoder") for mark in ("version", "_float_tensor")]
 FAIRSEQ_OTHER_KEYS += [f"{side}.embed_positions._float_tensor" for side in ("encoder", "decoder")]
-SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # come first in every fairseq dictionary, not in its file
-# What tells the architecture, each a matrix.
+SPECIAL_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]  # the first ones of every dictionary; dict.txt leaves them out
+# The matrices whose shapes tell the architecture.
 TELLING_KEYS = ["encoder.embed_tokens.weight", "encoder.embed_positions.weight"]
 TELLING_KEYS += [f"{side}.layers.0.fc1.weight" for side in ("encoder", "decoder")]
 DICTIONARY_REMEDY = "take the dict.txt that came with this model"
 MERGES_REMEDY = "take GPT-2's, which came with this model"
-HEAD_SIZE = 64  # of every published BART; shapes do not tell
+HEAD_SIZE = 64  # that of every published BART; the shapes of the tensors do not tell it
 
 
 class FairseqBartSource(BartSource):
@@ -44,7 +44,7 @@ class FairseqBartSource(BartSource):
 
     Args:
         name: what the user called it.
-        folder: where the three files lie; the merges are called `vocab.bpe`, as fairseq's, or `merges.txt`.
+        folder: where the three files lie. The merges are called `vocab.bpe`, as in fairseq, or `merges.txt`.
     """
 
     def __init__(self, name: str, folder: Path):
@@ -73,7 +73,7 @@ class FairseqBartSource(BartSource):
                 f"{self.folder / 'dict.txt'}: gives {entries} tokens, but model.pt embeds {config.vocab_size}; "
                 f"{DICTIONARY_REMEDY}."
             )
-        model.tie_weights()  # so that each matrix stands once among the parameters
+        model.tie_weights()  # so that `named_parameters` lists each matrix once
         model.final_logits_bias.zero_()
         with blaming(path, "download it again"):
             converted = convert_state_dict(tensors, FAIRSEQ_RULES, dict(model.named_parameters()), FAIRSEQ_OTHER_KEYS)
@@ -82,7 +82,7 @@ class FairseqBartSource(BartSource):
                 raise ConversionError(
                     f"{path}: {key!r} differs from 'encoder.embed_tokens.weight', and BART ties them; give a BART."
                 )
-        model.load_state_dict(converted, assign=True, strict=False)  # strict already: every parameter was converted
+        model.load_state_dict(converted, assign=True, strict=False)  # strict enough: every parameter was converted
         model.tie_weights()
         return model.eval()
 
@@ -108,9 +108,8 @@ class FairseqBartSource(BartSource):
                 )
             vocabulary[pieces[int(entry)] if entry.isdigit() else entry] = len(vocabulary)
         vocabulary["<mask>"] = len(vocabulary)
-        mask = AddedToken(
-            "<mask>", lstrip=True, special=True
-        )  # takes the space before it, as a word's first piece does
+        # With lstrip, the token contains the space before it, as the first piece of a word does.
+        mask = AddedToken("<mask>", lstrip=True, special=True)
         length = count_positions(self.tensors)
         with blaming(paths[0], MERGES_REMEDY):
             tokenizer = BartTokenizer(vocab=vocabulary, merges=merges, mask_token=mask, model_max_length=length)
@@ -118,7 +117,7 @@ class FairseqBartSource(BartSource):
 
 
 def read_fairseq_dictionary(path: Path) -> list[str]:
-    """Reads the entries of a fairseq dictionary, one a line with its count."""
+    """Read the entries of a fairseq dictionary. Each line has an entry and its count, such as `1640 2511`."""
     if not path.is_file():
         raise ConversionError(f"{path} is missing; fairseq's model.pt needs the dict.txt that came with it.")
     entries = []
@@ -135,7 +134,7 @@ def read_fairseq_dictionary(path: Path) -> list[str]:
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """Reads byte-pair merges, one pair a line after a line with the version."""
+    """Read byte-pair merges. Each line has a pair, such as `Ġ t`; a first line with the version is skipped."""
     merges = []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         if line.startswith("#version") or not line:
@@ -148,25 +147,25 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
 
 
 def gpt2_pieces(merges: list[tuple[str, str]]) -> list[str]:
-    """GPT-2's pieces by their number: the bytes, the merges in order, and the end of text (`encoder.json`)."""
+    """List GPT-2's pieces by their numbers: the bytes, the merges in order, and the end of text (`encoder.json`)."""
     return [*bytes_to_unicode().values(), *(left + right for left, right in merges), "<|endoftext|>"]
 
 
 def fairseq_arguments(content: Any) -> dict[str, Any]:
-    """The command line that a fairseq model was trained with, as far as the checkpoint keeps it."""
+    """Return the command line arguments of the training, or nothing if the checkpoint does not keep them."""
     arguments = content.get("args") if isinstance(content, Mapping) else None
     return vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
 
 
 def count_positions(tensors: Mapping[str, Tensor]) -> int:
-    """How long a text may be; the first two positions are padding."""
+    """Count the tokens that a text may have; the first two rows of the position matrix are for padding."""
     return tensors["encoder.embed_positions.weight"].shape[0] - 2
 
 
 def fairseq_config(tensors: Mapping[str, Tensor], arguments: dict[str, Any]) -> BartConfig:
-    """Reads the architecture off the shapes and, where they do not tell, the command line."""
+    """Find the architecture by the shapes of the tensors and, for what they do not tell, the training's arguments."""
     if arguments.get("encoder_normalize_before") or arguments.get("decoder_normalize_before"):
-        raise ConversionError("model.pt normalises before its layers, as mBART does; BART normalises after them.")
+        raise ConversionError("model.pt normalizes before its layers, as mBART does; BART normalizes after them.")
     vocab_size, width = tensors["encoder.embed_tokens.weight"].shape
     layers = {
         side: len({key.split(".")[2] for key in tensors if key.startswith(f"{side}.layers.")})

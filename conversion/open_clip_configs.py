@@ -1,8 +1,8 @@
-"""Translates open_clip's model and preprocessing configurations into transformers', and shapes into the former.
+"""Translates open_clip's configurations of models and preprocessing into those of transformers.
 
 open_clip describes a model as `{"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}`. OpenAI published no
-configuration at all; there the shapes of the tensors decide (`build_model`, `clip/model.py` of
-github.com/openai/CLIP).
+configuration; for its checkpoints such a description is made from the shapes of the tensors, as `build_model` in
+`clip/model.py` of github.com/openai/CLIP does.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,15 +21,24 @@ from modeling_vlkd.image_processing_vlkd import VLKDImageProcessor
 from .errors import ConversionError, UnsupportedError
 
 
+# Settings that are translated.
 VISION_SETTINGS = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "norm_kwargs"}
 TEXT_SETTINGS = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "norm_kwargs", "eos_id"}
 TEXT_SETTINGS |= {"pool_type", "hf_tokenizer_name", "tokenizer_kwargs"}
+# Settings that change nothing once a model is trained.
 TRAINING_SETTINGS = {"patch_dropout", "output_tokens", "timm_drop", "timm_drop_path", "timm_model_pretrained"}
-RESAMPLING = {"bicubic": 3, "bilinear": 2, "random": 3}  # PIL's numbers; open_clip's "random" means bicubic afterwards
+RESAMPLING = {"bicubic": 3, "bilinear": 2, "random": 3}  # PIL's numbers; "random" is random in training only
 
 
 def refuse_other_settings(cfg: dict[str, Any], defaults: type, understood: set[str], tower: str):
-    """Raises UnsupportedError if a tower has a setting that changes what it computes and that we do not translate."""
+    """Raise UnsupportedError if a tower has a setting that changes its results and that we do not translate.
+
+    Args:
+        cfg: the tower's description.
+        defaults: open_clip's dataclass with the default of each setting.
+        understood: the settings that we translate.
+        tower: the tower's name, for the message.
+    """
     usual = {field.name: field.default for field in fields(defaults)}
     for name, value in cfg.items():
         if name in understood or name in TRAINING_SETTINGS:
@@ -39,7 +48,7 @@ def refuse_other_settings(cfg: dict[str, Any], defaults: type, understood: set[s
 
 
 def layer_norm_eps(cfg: dict[str, Any]) -> float:
-    """Reads the epsilon of the layer norms; any other setting of theirs is refused."""
+    """Read the epsilon of the layer norms; refuse any other setting of the layer norms."""
     settings = dict(cfg.get("norm_kwargs") or {})
     eps = settings.pop("eps", 1e-5)
     if settings:
@@ -48,7 +57,7 @@ def layer_norm_eps(cfg: dict[str, Any]) -> float:
 
 
 def vision_config(model_cfg: dict[str, Any]) -> CLIPVisionConfig | CLIPResNetVisionConfig:
-    """Translates `vision_cfg`: a list of layers means a ResNet, a number a transformer."""
+    """Translate `vision_cfg`: if `layers` is a list the tower is a ResNet, if a number a transformer."""
     cfg = model_cfg["vision_cfg"]
     refuse_other_settings(cfg, CLIPVisionCfg, VISION_SETTINGS, "vision")
     cfg = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224, **cfg}
@@ -59,7 +68,7 @@ def vision_config(model_cfg: dict[str, Any]) -> CLIPVisionConfig | CLIPResNetVis
         image_size = image_size[0]
     common = {"image_size": image_size, "projection_dim": model_cfg["embed_dim"]}
     if isinstance(cfg["layers"], (list, tuple)):
-        heads = cfg["width"] * 32 // cfg["head_width"]
+        heads = cfg["width"] * 32 // cfg["head_width"]  # the attention pool is 32 times `width` wide
         return CLIPResNetVisionConfig(
             layers=tuple(cfg["layers"]), width=cfg["width"], num_attention_heads=heads, **common
         )
@@ -76,13 +85,15 @@ def vision_config(model_cfg: dict[str, Any]) -> CLIPVisionConfig | CLIPResNetVis
 
 
 def text_config(model_cfg: dict[str, Any]) -> CLIPTextConfig:
-    """Translates `text_cfg`; raises UnsupportedError, saying why, where transformers' CLIP text tower differs."""
+    """Translate `text_cfg`; raise UnsupportedError if transformers' CLIP text tower computes something else."""
     cfg = model_cfg["text_cfg"]
     refuse_other_settings(cfg, CLIPTextCfg, TEXT_SETTINGS, "text")
     cfg = {"vocab_size": 49408, "width": 512, "heads": 8, "layers": 12, "mlp_ratio": 4.0, "context_length": 77, **cfg}
     pooling = cfg.get("pool_type", "argmax")
-    eos = cfg["vocab_size"] - 1 if pooling == "argmax" else cfg.get("eos_id", 2)  # argmax: the end has the highest id
-    if pooling not in ("argmax", "eos") or eos == 2:  # transformers takes 2 for a mistake of old configurations
+    # "argmax" pools at the token with the highest id, which is the end of text.
+    eos = cfg["vocab_size"] - 1 if pooling == "argmax" else cfg.get("eos_id", 2)
+    # transformers takes an end of text of 2 for a mistake in an old configuration; it pools at the highest id then.
+    if pooling not in ("argmax", "eos") or eos == 2:
         raise UnsupportedError(
             f"open_clip's text towers with pool_type={pooling!r} and eos_id={eos} are not supported."
         )
@@ -103,15 +114,16 @@ def text_config(model_cfg: dict[str, Any]) -> CLIPTextConfig:
 
 
 def count_indices(keys: Iterable[str], prefix: str) -> int:
-    """Counts the different numbers that follow `prefix` in the keys."""
+    """Count the different numbers that follow `prefix` in the keys, such as those of layers."""
     return len({key[len(prefix) :].split(".")[0] for key in keys if key.startswith(prefix)})
 
 
 def openai_model_cfg(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Reads the architecture of one of OpenAI's CLIPs off the shapes of its tensors.
+    """Find the architecture of one of OpenAI's CLIPs by the shapes of its tensors.
 
     Raises:
-        ConversionError: the tensors are not those of such a CLIP, or the picture is not square.
+        ConversionError: the tensors are not those of such a CLIP, or the picture is not square. The message is the end
+            of a sentence that begins with "the checkpoint".
     """
     needed = ["text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight"]
     if not any(key.startswith("visual.") for key in tensors):
@@ -127,13 +139,14 @@ def openai_model_cfg(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
             raise ConversionError(f"is no CLIP as OpenAI published them: {key!r} has shape {shape}")
     grid = round((shapes[position_key][0] - 1) ** 0.5)
     if grid**2 + 1 != shapes[position_key][0]:
-        raise ConversionError(f"{position_key!r} has {shapes[position_key][0]} rows, which is no square and one")
+        # one row for each patch of a square picture, and one for the class token
+        raise ConversionError(f"has {shapes[position_key][0]} rows in {position_key!r}, which is no square plus one")
     if is_transformer:
         patch = shapes[stem][-1]
         layers: Any = count_indices(tensors, "visual.transformer.resblocks.")
         image_size = grid * patch
     else:
-        patch, image_size = None, grid * 32
+        patch, image_size = None, grid * 32  # CLIP's ResNets make the picture smaller by a factor of 32
         layers = [count_indices(tensors, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
     width = shapes["ln_final.weight"][0]
     return {
@@ -144,14 +157,14 @@ def openai_model_cfg(tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
             "context_length": shapes["positional_embedding"][0],
             "vocab_size": shapes["token_embedding.weight"][0],
             "width": width,
-            "heads": width // 64,
+            "heads": width // 64,  # as in all CLIPs that OpenAI published
             "layers": count_indices(tensors, "transformer.resblocks."),
         },
     }
 
 
 def image_processor(preprocess: PreprocessCfg) -> BaseImageProcessor:
-    """Translates open_clip's preprocessing."""
+    """Translate open_clip's preprocessing."""
     sizes = preprocess.size if isinstance(preprocess.size, (list, tuple)) else (preprocess.size, preprocess.size)
     if preprocess.resize_mode not in ("shortest", "squash") or preprocess.interpolation not in RESAMPLING:
         raise ConversionError(

@@ -1,5 +1,6 @@
 """CLIPs in open_clip's layout: OpenAI's own checkpoints, open_clip's, and open_clip folders and Hub repositories."""
 
+import gzip
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import cached_property
@@ -10,11 +11,12 @@ import open_clip
 import torch
 from open_clip.model import CLIP, CustomTextCLIP
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, bytes_to_unicode, default_bpe
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 from torch import Tensor
 from transformers import (
     CLIPTextModelWithProjection,
+    CLIPTokenizer,
     CLIPVisionModelWithProjection,
     PreTrainedConfig,
     PreTrainedModel,
@@ -29,7 +31,6 @@ from modeling_vlkd.publishing.errors import first_line
 
 from .checkpoints import find_state_dict, open_checkpoint, open_state_dict
 from .clip_rules import RESNET_RULES, VISION_TRANSFORMER_RULES, text_transformer_rules
-from .clip_tokenizers import build_clip_tokenizer
 from .errors import ConversionError, UnsupportedError, blaming
 from .open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
 from .sources import CLIPSource, Reference, load_tokenizer, read_json
@@ -38,20 +39,24 @@ from .strict_loading import check_sizes
 from .tensor_mapping import TensorMapping
 
 
-# Known and not needed: the temperature, SigLIP's bias, the sizes that OpenAI's archives carry, and causal masks.
+# Known and not needed: the temperature, SigLIP's bias, the sizes that OpenAI's archives state, and causal masks.
 OTHER_KEYS = ["logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size", "attn_mask"]
 OTHER_KEYS += [f"{tower}transformer.resblocks.{{n}}.attn_mask" for tower in ("", "visual.")]
 CONFIG_FILE = "open_clip_config.json"
 MODEL_REMEDY = "take weights and configuration of one model, or download them again"
+# CLIP uses the first 48,894 of the 262,145 merges in the file. With 256 bytes, each alone and as the end of a word,
+# and two special tokens they make 49,408 entries (`clip/simple_tokenizer.py` of github.com/openai/CLIP).
+NUM_MERGES = 49152 - 256 - 2
 WEIGHT_FILES = ["open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin"]
 MODEL_SETTINGS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"}
 MODEL_SETTINGS |= {"init_logit_scale", "init_logit_bias", "nonscalar_logit_scale"}
+# Towers as small as open_clip can build them, for the tower that a reference does not need.
 TINY_VISION = {"layers": 1, "width": 64, "patch_size": 32, "image_size": 32}
 TINY_TEXT = {"context_length": 8, "vocab_size": 8, "width": 64, "heads": 1, "layers": 1}
 
 
 class Selection(TensorMapping):
-    """The entries of a mapping whose keys pass a test; values are still read on demand."""
+    """The entries of a mapping whose keys pass a test. Values are still read on demand."""
 
     def __init__(self, source: Mapping[str, Tensor], test: Callable[[str], bool]):
         self.source = source
@@ -66,11 +71,11 @@ class Selection(TensorMapping):
 def build_model(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, tensors: Mapping[str, Tensor], rules: list[Rule]
 ) -> PreTrainedModel:
-    """Makes a model of converted tensors, without random values first."""
+    """Make a model of the converted tensors; the time to draw random values for it is saved."""
     with no_init_weights():
         model = model_class(config)
     converted = convert_state_dict(tensors, rules, model.state_dict(), OTHER_KEYS)
-    model.load_state_dict(converted, assign=True, strict=False)  # strict already: the conversion checked every key
+    model.load_state_dict(converted, assign=True, strict=False)  # strict enough: the conversion checked every key
     return model.eval()
 
 
@@ -79,7 +84,7 @@ class OpenCLIPSource(CLIPSource):
 
     Args:
         name: what the user called it.
-        format: what it is, for the report.
+        format: the format, for the report.
         model_cfg: open_clip's description of the architecture.
         preprocess: open_clip's description of the preprocessing.
         tensors: the checkpoint.
@@ -108,7 +113,7 @@ class OpenCLIPSource(CLIPSource):
 
     @property
     def text_prefix(self) -> str:
-        """open_clip keeps the text tower apart, under `text.`, in models with other towers than OpenAI's."""
+        """Return the prefix of the text tower's keys: `text.` in models with a tower that OpenAI's CLIPs lack."""
         return "text." if any(key.startswith("text.") for key in self.tensors) else ""
 
     def select(self, is_vision: bool) -> Selection:
@@ -154,7 +159,7 @@ class OpenCLIPSource(CLIPSource):
 
     @cached_property
     def original_tokenizer(self) -> SimpleTokenizer | HFTokenizer:
-        """open_clip's own."""
+        """Make open_clip's own tokenizer."""
         text_cfg = self.model_cfg["text_cfg"]
         with blaming(self.name, MODEL_REMEDY):
             settings = {"context_length": text_cfg.get("context_length", 77), **text_cfg.get("tokenizer_kwargs", {})}
@@ -163,7 +168,12 @@ class OpenCLIPSource(CLIPSource):
             return SimpleTokenizer(**settings)
 
     def load_reference(self, model_cfg: dict[str, Any], tensors: Mapping[str, Tensor]) -> CLIP | CustomTextCLIP:
-        """Builds open_clip's model, the tower that is not looked at being tiny, and copies the checkpoint into it."""
+        """Build open_clip's model and copy those of `tensors` into it that it has.
+
+        Args:
+            model_cfg: open_clip's description of the architecture; a tower that is not needed may be tiny.
+            tensors: the checkpoint, or the part of it that belongs to the needed tower.
+        """
         model_cfg = deepcopy(model_cfg)
         has_text_tower = model_cfg.pop("custom_text", False) or "hf_model_name" in model_cfg["text_cfg"]
         model = (CustomTextCLIP if has_text_tower else CLIP)(**model_cfg)
@@ -175,7 +185,10 @@ class OpenCLIPSource(CLIPSource):
 
 
 def open_openai_checkpoint(name: str, path: Path) -> OpenCLIPSource:
-    """Opens a checkpoint as OpenAI published them; its shapes decide the architecture, but no shape the activation."""
+    """Open a checkpoint as OpenAI published them.
+
+    The shapes of the tensors tell the architecture but not the activation, which is taken to be OpenAI's QuickGELU.
+    """
     content = open_checkpoint(path)
     if isinstance(content, Mapping) and "epoch" in content:
         raise ConversionError(
@@ -193,13 +206,30 @@ def open_openai_checkpoint(name: str, path: Path) -> OpenCLIPSource:
 
 
 def openai_preprocess(model_cfg: dict[str, Any], settings: dict[str, Any] | None = None) -> PreprocessCfg:
-    """OpenAI's preprocessing at the model's resolution, changed by `settings`."""
+    """Describe OpenAI's preprocessing at the model's resolution, changed by `settings`."""
     size = model_cfg["vision_cfg"].get("image_size", 224)
     return PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(size=size), settings or {}))
 
 
-def require_object(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Takes a section out of open_clip's configuration."""
+def build_clip_tokenizer(context_length: int) -> CLIPTokenizer:
+    """Build CLIP's byte-pair tokenizer with its 49,408 entries, from the vocabulary that open_clip ships.
+
+    Args:
+        context_length: tokens that the text tower reads, the two special ones included.
+    """
+    with gzip.open(default_bpe(), "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : NUM_MERGES + 1]  # the first line tells the version
+    merges = [tuple(line.split()) for line in lines]
+    letters = list(bytes_to_unicode().values())
+    entries = [*letters, *(letter + "</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    entries += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={entry: index for index, entry in enumerate(entries)}, merges=merges, model_max_length=context_length
+    )
+
+
+def require_section(content: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """Return a section of open_clip's configuration; raise ConversionError if it is missing or no JSON object."""
     if name not in content:
         raise ConversionError(f"{path}: has no {name!r}; is it open_clip's?")
     if not isinstance(content[name], dict):
@@ -208,12 +238,12 @@ def require_object(content: dict[str, Any], name: str, path: Path) -> dict[str, 
 
 
 def open_open_clip_folder(name: str, folder: Path) -> OpenCLIPSource:
-    """Opens a folder with `open_clip_config.json` and weights, as `push_to_hf_hub` of open_clip writes them."""
+    """Open a folder with `open_clip_config.json` and weights, as open_clip's `push_to_hf_hub` writes them."""
     path = folder / CONFIG_FILE
     content = read_json(path)
-    model_cfg = require_object(content, "model_cfg", path)
+    model_cfg = require_section(content, "model_cfg", path)
     for section in ("vision_cfg", "text_cfg"):
-        require_object(model_cfg, section, path)
+        require_section(model_cfg, section, path)
     weights = [folder / file for file in WEIGHT_FILES if (folder / file).is_file()]
     if not weights:
         raise ConversionError(f"{folder} has no weights; expected one of {', '.join(WEIGHT_FILES)}.")
@@ -223,7 +253,13 @@ def open_open_clip_folder(name: str, folder: Path) -> OpenCLIPSource:
 
 
 def open_open_clip_model(name: str, model: str, weights: str) -> OpenCLIPSource:
-    """Opens one of open_clip's architectures with a local checkpoint or one of its pretrained tags."""
+    """Open one of open_clip's architectures with a checkpoint.
+
+    Args:
+        name: what the user called both.
+        model: the architecture, such as `ViT-B-16`.
+        weights: a local file, or a tag of open_clip's pretrained weights, such as `laion2b_s34b_b88k`.
+    """
     model = model.replace("/", "-")
     model_cfg = open_clip.get_model_config(model)
     if model_cfg is None:
@@ -239,7 +275,7 @@ def open_open_clip_model(name: str, model: str, weights: str) -> OpenCLIPSource:
         path = download_pretrained(tag)
     except (OSError, RuntimeError) as error:
         raise ConversionError(f"{name}: open_clip could not download it: {first_line(error)}") from error
-    model_cfg["quick_gelu"] = tag.get("quick_gelu", False)  # the tag knows how its weights were trained
+    model_cfg["quick_gelu"] = tag.get("quick_gelu", False)  # how the weights of this tag were trained
     return OpenCLIPSource(
         name, "open_clip pretrained", model_cfg, openai_preprocess(model_cfg, tag), open_state_dict(path)
     )

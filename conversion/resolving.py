@@ -1,4 +1,4 @@
-"""Finds out what the user means by `--vision` and `--text`."""
+"""Finds the models that the user names with `--vision` and `--text`."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ VISION_HELP = (
 
 
 def open_clip_or_transformers(name: str) -> CLIPSource:
-    """Opens a folder or Hub repository in whichever of the two formats it is; transformers' wins where it is both."""
+    """Open a folder or Hub repository in transformers' format or, if it is not in that one, in open_clip's."""
     folder = find_folder(name)
     if (folder / "config.json").is_file():
         return TransformersSource(name, find_folder(name, transformers_source.WEIGHT_FILES))
@@ -29,13 +29,13 @@ def open_clip_or_transformers(name: str) -> CLIPSource:
 
 
 def open_vision(name: str) -> CLIPSource:
-    """Opens the CLIP that `--vision` names.
+    """Open the CLIP that `--vision` names.
 
     Args:
         name: see `VISION_HELP`. open_clip's own prefixes `hf-hub:` and `local-dir:` are understood too.
 
     Raises:
-        ConversionError: it is none of these.
+        ConversionError: the name means none of these.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -49,10 +49,10 @@ def open_vision(name: str) -> CLIPSource:
 
 
 def open_text(name: str) -> BartSource:
-    """Opens the BART that `--text` names: a folder or Hub id in transformers' or fairseq's format.
+    """Open the BART that `--text` names: a folder or Hub id in transformers' or fairseq's format.
 
     Raises:
-        ConversionError: it is neither.
+        ConversionError: the folder is in neither format.
     """
     folder = find_folder(name, [*transformers_source.WEIGHT_FILES, "model.pt"])
     if (folder / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""What a conversion asks of a CLIP, whatever its format, and how a name finds its source."""
+"""What a conversion needs of a CLIP of any format, and the loading of folders, tokenizers and JSON files."""
 
 import json
 from abc import ABC, abstractmethod
@@ -20,8 +20,10 @@ from .errors import ConversionError, blaming
 
 SMALL_FILES = ["*.json", "*.txt", "*.model", "*.bpe"]
 TOKENIZER_REMEDY = "take the tokenizer's files that came with the weights"
+# Files of a tokenizer that have to hold a JSON object.
 TOKENIZER_OBJECTS = ["tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json"]
 TOKENIZER_OBJECTS += ["special_tokens_map.json"]
+# A folder with a tokenizer has at least one of these.
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
@@ -30,9 +32,9 @@ class Reference:
     """The original code with the original weights, one tower at a time, for the proof.
 
     encode: pixels `(batch, 3, height, width)` or token ids `(batch, length)` -> embeddings `(batch, dim)`, as CLIP
-        gives them, not normalised.
+        gives them, not normalized.
     prepare: a picture or a text -> the input of `encode`, without the batch axis.
-    library: whose code it is.
+    library: the name of the library whose code it is.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -41,47 +43,47 @@ class Reference:
 
 
 class CLIPSource(ABC):
-    """A CLIP to be converted. Towers are made when asked for, so that one at a time is in memory."""
+    """A CLIP to be converted. Each method makes its tower anew, so that only one need be in memory at a time."""
 
-    name: str  # as the user gave it
-    format: str  # what it turned out to be
-    preprocessing: str  # the file that describes its preprocessing, or its name if there is none
+    name: str  # the name that the user gave
+    format: str  # the format that was found, for the report
+    preprocessing: str  # the file that describes the preprocessing, or `name` if there is no such file
 
     @abstractmethod
     def vision_tower(self) -> PreTrainedModel:
-        """Converts the vision tower, with CLIP's projection."""
+        """Convert the vision tower, with CLIP's projection."""
 
     @abstractmethod
     def image_processor(self) -> BaseImageProcessor:
-        """Converts the preprocessing."""
+        """Convert the preprocessing."""
 
     @abstractmethod
     def text_teacher(self) -> PreTrainedModel:
-        """Converts the text tower, with CLIP's projection; UnsupportedError where transformers has no such tower."""
+        """Convert the text tower, with CLIP's projection; raise UnsupportedError if transformers has no such tower."""
 
     @abstractmethod
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Converts the text tower's tokenizer; UnsupportedError where none is known."""
+        """Convert the text tower's tokenizer; raise UnsupportedError if none is known."""
 
     @abstractmethod
     def vision_reference(self) -> Reference:
-        """Loads the original vision tower in the original code."""
+        """Load the original vision tower in the original code."""
 
     @abstractmethod
     def text_reference(self) -> Reference:
-        """Loads the original text tower in the original code."""
+        """Load the original text tower in the original code."""
 
 
 def find_folder(name: str, weights: Sequence[str] = ()) -> Path:
-    """Returns the folder of that name, or downloads from that Hub repository what a conversion reads.
+    """Return the folder of this name, or download the files that a conversion reads from the Hub repository.
 
     Args:
         name: a folder or a Hub id.
-        weights: patterns of files; the first that the repository has is downloaded beside the small files, which come
-            always: configurations and vocabularies.
+        weights: patterns of files with weights. Of these, the files of the first pattern that the repository has are
+            downloaded. The small files, which are configurations and vocabularies, are always downloaded.
 
     Raises:
-        ConversionError: there is neither, or it cannot be reached; the message says which.
+        ConversionError: there is no such folder or repository, or the Hub cannot be reached; the message says which.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -105,16 +107,16 @@ def find_folder(name: str, weights: Sequence[str] = ()) -> Path:
 
 
 def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer in transformers format, from a folder or the Hub, without what it says of code of its own."""
+    """Load a tokenizer in transformers' format from a folder or the Hub; python code that comes with it is not run."""
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in TOKENIZER_FILES):
-        # transformers would make one up that knows nothing but the special tokens
+        # transformers would make a tokenizer that knows nothing but the special tokens
         raise ConversionError(f"{name} has no tokenizer; expected one of {', '.join(TOKENIZER_FILES)}.")
     for file in TOKENIZER_OBJECTS:
         if (path := Path(name) / file).is_file():
             read_json(path)
     merges = Path(name) / "merges.txt"
     if merges.is_file() and not merges.stat().st_size and not (Path(name) / "tokenizer.json").is_file():
-        # transformers would go on, and cut every word into letters
+        # transformers would not complain, and cut every word into letters
         raise ConversionError(f"{merges} is empty; {TOKENIZER_REMEDY}.")
     with blaming(f"{name}: its tokenizer cannot be loaded", TOKENIZER_REMEDY):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **settings)
@@ -128,7 +130,7 @@ def load_tokenizer(name: str | Path, **settings: Any) -> PreTrainedTokenizerBase
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; anything else is a ConversionError."""
+    """Read a JSON object; raise ConversionError if the file holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -1,8 +1,9 @@
-"""Renames the tensors of a checkpoint by rules that are data, strict in both directions.
+"""Renames the tensors of a checkpoint by rules that are data. A missing key is an error, and so is an unknown one.
 
-A rule is a pair of templates. `{n}` stands for a number, `{p}` for the name of a parameter or buffer and `{rest}` for
-everything that follows, the same in both. Rules are read from the target's side: each tensor of the new model asks its
-rule for the key of the source, so that a missing key is reported by the name that the source would have given it.
+A rule is a pair of templates, one of a key in the source and one of a key in the target. `{n}` stands for a number,
+`{p}` for the name of a parameter or buffer, and `{rest}` for everything that follows; each has the same value in both.
+Rules are applied from the target to the source: for each tensor of the new model a rule gives the key in the source.
+So a missing tensor can be reported by the name that it should have in the source.
 """
 
 import re
@@ -23,10 +24,11 @@ class Rule(NamedTuple):
     """Where a tensor of the source goes.
 
     source: template of the source's key.
-    target: template of the target's key; several mean that the tensor is cut into as many equal parts along its first
-        axis (fused query, key and value).
-    transpose: the source multiplies from the left, `x @ W`, and the target is a Linear.
-    optional: the source may lack it; the target then keeps its initial value. Only for counters that no output reads.
+    target: template of the target's key. With several templates, the tensor is cut into as many equal parts along its
+        first axis (fused query, key and value).
+    transpose: the source computes `x @ W`, and the target is a Linear, which computes `x @ W.T`.
+    optional: the source may lack the tensor; the target then keeps its initial value. Only for counters that do not
+        affect any output.
     """
 
     source: str
@@ -36,7 +38,12 @@ class Rule(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """A rule applied to one target: which source key, and which of how many parts of it."""
+    """Where one tensor of the target comes from.
+
+    key: the key in the source.
+    part, parts: the tensor is part number `part` (from 0) of `parts` equal parts of the source's tensor.
+    rule: the rule that says so.
+    """
 
     key: str
     part: int
@@ -46,19 +53,19 @@ class Origin(NamedTuple):
 
 @cache
 def template_pattern(template: str) -> re.Pattern:
-    """Turns a template into the regular expression that a whole key has to match."""
-    pieces = re.split(r"(\{\w+\})", template)
+    """Turn a template into a regular expression for a whole key: `ln.{n}` into one that matches `ln.3`."""
+    pieces = re.split(r"(\{\w+\})", template)  # at each placeholder, such as {n}, which is kept
     return re.compile("".join(PLACEHOLDERS.get(piece) or re.escape(piece) for piece in pieces))
 
 
 def fill_template(template: str, values: Sequence[str]) -> str:
-    """Puts the values that one template matched into the other."""
+    """Put `values`, which the other template of the rule matched, in place of the placeholders."""
     remaining = iter(values)
-    return re.sub(r"\{\w+\}", lambda _: next(remaining), template)
+    return re.sub(r"\{\w+\}", lambda _: next(remaining), template)  # each placeholder, such as {n}
 
 
 def find_origin(target_key: str, rules: Sequence[Rule]) -> Origin:
-    """Returns the source key of `target_key` by the first rule that gives it."""
+    """Find the first rule that gives `target_key`, and return where it takes the tensor from."""
     for rule in rules:
         targets = (rule.target,) if isinstance(rule.target, str) else rule.target
         for part, target in enumerate(targets):
@@ -68,7 +75,7 @@ def find_origin(target_key: str, rules: Sequence[Rule]) -> Origin:
 
 
 def take_tensor(source: Mapping[str, torch.Tensor], origin: Origin, like: torch.Tensor) -> torch.Tensor:
-    """Reads one target's tensor in the target's dtype; raises StateDictError if its shape or a value is wrong."""
+    """Read the tensor of one target, in the target's dtype; raise StateDictError if its shape or a value is wrong."""
     tensor = source[origin.key]
     shape = tuple(tensor.shape)
     if tensor.layout != torch.strided or tensor.is_floating_point() != like.is_floating_point():
@@ -99,7 +106,7 @@ def take_tensor(source: Mapping[str, torch.Tensor], origin: Origin, like: torch.
 
 
 def list_keys(keys: Iterator[str] | Sequence[str], limit: int = 5) -> str:
-    """Names up to `limit` keys, then how many more there are."""
+    """Write up to `limit` keys as one text, and how many more there are."""
     keys = sorted(keys)
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(map(repr, keys[:limit])) + more
@@ -111,19 +118,19 @@ def convert_state_dict(
     target: Mapping[str, torch.Tensor],
     ignored: Sequence[str] = (),
 ) -> dict[str, torch.Tensor]:
-    """Renames the tensors of `source` into those of `target`.
+    """Rename the tensors of `source` into those of `target`.
 
     Args:
-        source: the checkpoint; a mapping that reads each tensor on demand keeps the memory low.
+        source: the checkpoint. Its tensors are read one by one, so a mapping that reads on demand needs little memory.
         rules: where each tensor comes from.
-        target: `state_dict()` of the new model, on the meta device if you like: names, shapes and dtypes are read.
-        ignored: templates of source keys that are known and not needed (buffers, another tower).
+        target: `state_dict()` of the new model, for its names, shapes and dtypes; it may be on the meta device.
+        ignored: templates of the source's keys that are known and not needed (buffers, another tower).
 
     Returns:
-        A state dict with exactly the keys of `target`, except optional ones that the source lacks.
+        A state dict with exactly the keys of `target`, without optional ones that the source lacks.
 
     Raises:
-        StateDictError: a key of the source is unknown, missing or misshapen; the message names it.
+        StateDictError: a key of the source is unknown or missing, or its shape is wrong; the message names the key.
     """
     origins = {key: find_origin(key, rules) for key in target}
     wanted = {origin.key: origin for origin in origins.values()}

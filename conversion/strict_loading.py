@@ -1,4 +1,4 @@
-"""Loads models in transformers' format whole, or says which file of their folder is at fault, and what to do."""
+"""Loads whole models in transformers' format, or says which file of the folder is at fault and what to do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,23 +14,29 @@ from .sources import read_json
 from .state_dicts import list_keys
 
 
-# Fields that count or measure something, in transformers' config.json and in open_clip's; a list counts several.
+# Fields of transformers' config.json and of open_clip's configuration that are counts or lengths, or lists of such.
 SIZES = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim"}
 SIZES |= {"patch_size", "image_size", "num_channels", "vocab_size", "max_position_embeddings", "d_model"}
 SIZES |= {f"{side}_{part}" for side in ("encoder", "decoder") for part in ("layers", "attention_heads", "ffn_dim")}
 SIZES |= {"embed_dim", "width", "layers", "heads", "head_width", "context_length"}
 CONFIG_REMEDY = "take the one that came with the weights"
-# What `from_pretrained` reads of a folder: the first that is there, the index with the files that it names.
+# `from_pretrained` reads the first of these that is in a folder, or in place of each its index (NAME.index.json) and
+# the files that the index names.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def check_sizes(config: Mapping[str, Any], path: str | Path, section: str = ""):
-    """Refuses sizes that no model can have, in any section of a configuration, by the name of file and field.
+    """Refuse sizes that no model can have, in any section of a configuration; the message names file and field.
 
-    transformers would divide by them, somewhere. What is not a number at all it names itself.
+    transformers would fail without a name, for example where it divides by a size of 0.
+
+    Args:
+        config: the configuration, or a section of it.
+        path: its file, for the message.
+        section: the path of this section with a dot at the end, such as `vision_config.`; empty for the whole.
 
     Raises:
-        ConversionError: a size is 0, negative or no whole number.
+        ConversionError: a size is 0, negative or not a whole number.
     """
     for name, value in config.items():
         if isinstance(value, Mapping):
@@ -45,10 +51,10 @@ def check_sizes(config: Mapping[str, Any], path: str | Path, section: str = ""):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Names the files with weights that `from_pretrained` reads of a folder.
+    """List the files with weights that `from_pretrained` reads from a folder.
 
     Raises:
-        ConversionError: there are none, or one is missing that the index names.
+        ConversionError: there are none, or the index names a file that is missing.
     """
     for name in WEIGHTS:
         if (folder / name).is_file():
@@ -68,7 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def count_values(model_class: type[PreTrainedModel], folder: Path) -> int:
-    """Counts the parameters of the model that config.json describes; one of which none can be built is refused."""
+    """Count the parameters of the model that config.json describes; refuse a file that describes no possible model."""
     path = folder / "config.json"
     check_sizes(read_json(path), path)
     with blaming(path, CONFIG_REMEDY):
@@ -78,17 +84,17 @@ def count_values(model_class: type[PreTrainedModel], folder: Path) -> int:
 
 
 def check_folder(model_class: type[PreTrainedModel], folder: Path):
-    """Refuses a folder in which a file that `from_pretrained` reads is missing or damaged, by the file's name.
+    """Refuse a folder in which a file that `from_pretrained` reads is missing or damaged; the message names the file.
 
-    Checksums are compared where the format has them, which is in the zip files of `torch.save`; transformers does not.
-    Nothing but one old pickle at a time is held in memory.
+    The checksums in zip files of `torch.save` are compared, which transformers does not do; other formats have none.
+    The weights are not read into memory, except those in the old pickle format, one file at a time.
 
     Raises:
-        ConversionError: see above.
+        ConversionError: a file is missing or damaged.
     """
     values = count_values(model_class, folder)
     generation = folder / "generation_config.json"
-    if generation.is_file():  # transformers would go on without it
+    if generation.is_file():  # transformers would ignore a damaged one
         content = read_json(generation)
         with blaming(generation, CONFIG_REMEDY):
             GenerationConfig.from_dict(content)
@@ -100,7 +106,9 @@ def check_folder(model_class: type[PreTrainedModel], folder: Path):
         else:
             open_state_dict(path)
     size = sum(path.stat().st_size for path in files)
-    if values > size:  # transformers would make up the rest, and there may not be memory enough for that
+    # Too few weights even at one byte for each value. transformers would give the rest random values, and there may
+    # not be memory enough for that.
+    if values > size:
         raise ConversionError(
             f"{folder / 'config.json'}: describes a model of {values:,} values, too many for {size:,} bytes of "
             f"weights; {CONFIG_REMEDY}."
@@ -108,7 +116,7 @@ def check_folder(model_class: type[PreTrainedModel], folder: Path):
 
 
 def load_strictly(model_class: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
-    """Loads a model in fp32 and raises ConversionError unless the checkpoint's tensors are exactly the model's."""
+    """Load a model in fp32; raise ConversionError unless the checkpoint's tensors are exactly those of the model."""
     with blaming(folder, "take configuration and weights from one model, or download them again"):
         model, loading = model_class.from_pretrained(
             folder,

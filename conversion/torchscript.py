@@ -1,8 +1,8 @@
-"""Reads the tensors of a TorchScript archive as data, without running a line of what it brings along.
+"""Reads the tensors of a TorchScript archive as data, without running any of its code.
 
-OpenAI published CLIP as such archives: zip files with code, a pickle of the module tree, and one raw file a storage.
-`torch.jit.load` would compile and link that code. Here the pickle is read by an unpickler that knows tensors and
-nothing else, and the module tree is walked as nested dictionaries.
+OpenAI published CLIP as such archives: zip files with code, a pickle of the module tree, and one raw file for each
+storage. `torch.jit.load` would compile and link that code. Here an unpickler that knows nothing but tensors reads the
+pickle, and the module tree is walked as nested dictionaries.
 """
 
 import pickle
@@ -49,19 +49,19 @@ class TensorView(NamedTuple):
 
 
 class ScriptModule:
-    """Stands for any compiled class: keeps the attributes, has no behaviour."""
+    """Stands for any compiled class: keeps its attributes, and has no behavior."""
 
     def __setstate__(self, attributes: dict[str, Any]):
         self.attributes = attributes
 
 
 def rebuild_tensor(storage: Storage, offset: int, size: tuple, stride: tuple, *_: Any) -> TensorView:
-    """Stands for `torch._utils._rebuild_tensor_v2`."""
+    """Take the place of `torch._utils._rebuild_tensor_v2`."""
     return TensorView(storage, offset, tuple(size), tuple(stride))
 
 
 def keep_list(values: Any, *_: Any) -> Any:
-    """Stands for the functions that mark a list with the type of its items."""
+    """Take the place of the functions that mark a list with the type of its items."""
     return values
 
 
@@ -75,7 +75,7 @@ ALLOWED_GLOBALS = {
 
 
 class TensorUnpickler(pickle.Unpickler):
-    """Knows tensors, lists and module attributes; anything else that a pickle may ask for is refused by name."""
+    """Knows tensors, lists and module attributes; refuses anything else that a pickle asks for, and names it."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -90,7 +90,7 @@ class TensorUnpickler(pickle.Unpickler):
 
 
 def list_tensors(value: Any, path: str = "") -> Iterator[tuple[str, TensorView]]:
-    """Walks the module tree and gives each tensor its dotted name."""
+    """Walk the module tree and give each tensor with its dotted name, such as `visual.ln_pre.weight`."""
     if isinstance(value, TensorView):
         yield path, value
     elif isinstance(value, ScriptModule):
@@ -99,7 +99,7 @@ def list_tensors(value: Any, path: str = "") -> Iterator[tuple[str, TensorView]]
 
 
 class TorchScriptTensors(TensorMapping):
-    """The tensors of an archive by their dotted names, each read, and its checksum verified, on demand."""
+    """The tensors of an archive by their dotted names. Each is read, and its checksum verified, on demand."""
 
     def __init__(self, path: Path):
         self.path = path

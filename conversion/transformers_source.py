@@ -35,8 +35,9 @@ from .strict_loading import check_folder, load_strictly
 class Kind(NamedTuple):
     """How transformers holds one kind of CLIP.
 
-    model_class: the whole CLIP, or a vision tower by itself.
-    text_class: a text tower with its projection; None where the whole has none, or transformers no class for it.
+    model_class: the class of the whole CLIP, or of a vision tower by itself.
+    text_class: the class of the text tower with its projection; None if the tower has no projection or transformers no
+        such class.
     is_whole: whether `model_class` has both towers.
     """
 
@@ -66,7 +67,12 @@ WEIGHT_FILES = ["model*.safetensors", "pytorch_model*.bin"]
 def put_together(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, parts: dict[str, Any]
 ) -> PreTrainedModel:
-    """Makes a model out of modules of another, by the names that they have in the new one; nothing is copied."""
+    """Make a model out of modules of another one, without copying a tensor.
+
+    Args:
+        model_class, config: of the new model.
+        parts: the modules, by the names that they have in the new model.
+    """
     with no_init_weights():
         model = model_class(config)
     tensors = {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.state_dict().items()}
@@ -79,7 +85,7 @@ class TransformersSource(CLIPSource):
 
     Args:
         name: what the user called it.
-        folder: where it lies.
+        folder: its path.
     """
 
     def __init__(self, name: str, folder: Path):
@@ -93,7 +99,7 @@ class TransformersSource(CLIPSource):
             raise ConversionError(f"{name} is a {model_type!r}, not a CLIP; supported: {', '.join(KINDS)}.")
         self.kind = KINDS[model_type]
         self.format = f"transformers {model_type}"
-        # beside a whole processor it stands in that one's file
+        # A CLIP that was saved with a whole processor has its preprocessing in the processor's file.
         own = folder / "preprocessor_config.json"
         self.preprocessing = str(own if own.is_file() else folder / "processor_config.json")
         check_folder(self.kind.model_class, folder)
@@ -150,19 +156,19 @@ class TransformersSource(CLIPSource):
 
 
 def clip_tower(model: PreTrainedModel) -> CLIPVisionModelWithProjection:
-    """Makes CLIP's vision tower out of a model of the same architecture under another name.
+    """Make CLIP's vision tower out of one of the same architecture that has another name in transformers.
 
-    MetaCLIP 2 and Chinese-CLIP changed the text tower and kept the vision tower, names of tensors included.
+    MetaCLIP 2 and Chinese-CLIP changed only the text tower; in the vision tower even the names of tensors are CLIP's.
     """
     source = getattr(model.config, "vision_config", model.config)
     config = CLIPVisionConfig(**{field: getattr(source, field) for field in CLIPVisionConfig.__annotations__})
-    config.projection_dim = model.config.projection_dim  # a whole CLIP goes by this one, not by its vision_config's
+    config.projection_dim = model.config.projection_dim  # a whole CLIP uses this value, not that of its vision_config
     parts = {"vision_model": model.vision_model, "visual_projection": model.visual_projection}
     return put_together(CLIPVisionModelWithProjection, config, parts)
 
 
 def image_encoder(model: PreTrainedModel, is_whole: bool) -> Callable[[Tensor], Tensor]:
-    """How a model of transformers embeds pixels in the joint space."""
+    """Make the function by which a model of transformers embeds pixels in the joint space."""
     if is_whole:
         return lambda pixels: model.get_image_features(pixel_values=pixels).pooler_output
     if isinstance(model, SiglipVisionModel):

@@ -1,4 +1,4 @@
-"""What `loopback_hub` keeps of repositories: files, and commits with the branches and tags that name them."""
+"""The repositories of `loopback_hub`: files, commits, and the branches and tags that name commits."""
 
 import hashlib
 import secrets
@@ -11,17 +11,19 @@ from loopback_http import HttpError
 
 @dataclass(frozen=True)
 class Blob:
-    """What stands at a path: small files in git itself, large ones behind a pointer."""
+    """A file. git itself keeps a small one; for a large one it keeps a pointer."""
 
     content: bytes
     large: bool
 
     @cached_property
     def sha256(self) -> str:
+        """Compute the name of a large file in the storage."""
         return hashlib.sha256(self.content).hexdigest()
 
     @property
     def pointer(self) -> bytes:
+        """Write the pointer to a large file, in the format of git LFS."""
         lines = [
             "version https://git-lfs.github.com/spec/v1",
             f"oid sha256:{self.sha256}",
@@ -31,11 +33,12 @@ class Blob:
 
     @property
     def oid(self) -> str:
-        """The name that git gives to the file, or to its pointer."""
+        """Compute the name that git gives to the file or, if it is large, to its pointer."""
         stored = self.pointer if self.large else self.content
         return hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
 
     def description(self, path: str) -> dict[str, Any]:
+        """Describe the file as the Hub does in its answers."""
         entry: dict[str, Any] = {"type": "file", "path": path, "oid": self.oid, "size": len(self.content)}
         if self.large:
             entry["lfs"] = {"oid": self.sha256, "size": len(self.content), "pointerSize": len(self.pointer)}
@@ -44,7 +47,7 @@ class Blob:
 
 @dataclass
 class Repo:
-    """Commits are whole trees; branches and tags name them."""
+    """A repository. Each commit has all files; branches and tags name commits."""
 
     private: bool
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
@@ -52,12 +55,14 @@ class Repo:
     tags: dict[str, str] = field(default_factory=dict)
 
     def commit(self, branch: str, files: dict[str, Blob]) -> str:
+        """Make the next commit of a branch, and return its id."""
         oid = secrets.token_hex(20)
         self.commits[oid] = files
         self.branches[branch] = oid
         return oid
 
     def find(self, revision: str) -> str:
+        """Return the id of the commit that a branch, a tag or the id itself names."""
         oid = self.branches.get(revision) or self.tags.get(revision) or revision
         if oid not in self.commits:
             raise HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
@@ -65,5 +70,5 @@ class Repo:
 
     @property
     def files(self) -> dict[str, Blob]:
-        """What stands on the main branch."""
+        """Return the files on the main branch."""
         return self.commits[self.branches["main"]]

@@ -1,4 +1,4 @@
-"""The HTTP of `loopback_hub`: routes, errors, byte ranges, a record of what was asked, and faults made on purpose."""
+"""The HTTP of `loopback_hub`: routes, errors, byte ranges, a record of the requests, and faults made on purpose."""
 
 import json
 import re
@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
+# What each placeholder of a route matches: `{repo}` matches `alice/tiny`, `{sha}` 64 hexadecimal digits.
 PLACEHOLDERS = {"repo": r"[\w.-]+/[\w.-]+", "revision": "[^/]+", "path": ".+", "sha": "[0-9a-f]{64}", "part": r"\d+"}
 
 
 class HttpError(Exception):
-    """An answer that is an error; `code` is what the client goes by, more than by the status."""
+    """An answer that is an error. The client looks at its `code`, such as `RepoNotFound`, more than at its status."""
 
     def __init__(self, status: int, message: str, code: str | None = None, headers: Mapping[str, str] | None = None):
         super().__init__(message)
@@ -26,8 +27,8 @@ class HttpError(Exception):
 class Fault:
     """Makes the next `times` requests of `method` whose path contains `path` fail.
 
-    status: what to answer instead.
-    cut: after how many bytes, of the body received or of the one sent, the connection breaks off.
+    status: the status to answer with.
+    cut: the number of bytes, of the request's body or of the answer's, after which the connection breaks off.
     """
 
     method: str
@@ -39,7 +40,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request: its method and path, how many bytes of its body came, and what was answered."""
+    """A request.
+
+    method, path: what was asked for.
+    size: how many bytes of its body arrived.
+    range: the header `Range`, if there is one.
+    """
 
     method: str
     path: str
@@ -48,7 +54,7 @@ class Seen:
 
 
 class LoopbackServer(ThreadingHTTPServer):
-    """One origin. `seen` and `faults` may be shared with another."""
+    """One of the two servers. `seen` and `faults` may be shared with the other."""
 
     daemon_threads = True
 
@@ -60,6 +66,7 @@ class LoopbackServer(ThreadingHTTPServer):
         self.faults: list[Fault] = []
 
     def take_fault(self, method: str, path: str) -> Fault | None:
+        """Find the fault that this request meets, and count it."""
         for fault in self.faults:
             if fault.times > 0 and fault.method == method and fault.path in path:
                 fault.times -= 1
@@ -67,7 +74,7 @@ class LoopbackServer(ThreadingHTTPServer):
         return None
 
     def handle_error(self, request: Any, client_address: Any):
-        """Keeps silent: a client that goes away is what some tests are about."""
+        """Print nothing: some tests let the client close the connection."""
 
 
 class LoopbackHandler(BaseHTTPRequestHandler):
@@ -77,6 +84,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def __init_subclass__(cls):
+        # "/api/models/{repo}" becomes an expression with a group named repo.
         cls.patterns = [
             (
                 method,
@@ -87,6 +95,7 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         ]
 
     def answer(self):
+        """Answer a request: fail if a fault says so, else call the method of its route."""
         address = urlsplit(self.path)
         self.query, self.state = parse_qs(address.query), self.server.state
         self.fault = self.server.take_fault(self.command, address.path)
@@ -109,10 +118,10 @@ class LoopbackHandler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = answer
 
-    # ---- what comes ----
+    # ---- the request ----
 
     def read_body(self) -> bytes:
-        """Reads all of it, of known length or in chunks, or as much as a fault lets through."""
+        """Read the body, of known length or in chunks; after a fault's `cut` the rest is not read."""
         limit = None if self.fault is None else self.fault.cut
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             length = int(self.headers.get("Content-Length", 0))
@@ -128,11 +137,13 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         return b"".join(chunks)
 
     def json(self) -> Any:
+        """Parse the body."""
         return json.loads(self.body)
 
-    # ---- what is answered ----
+    # ---- the answer ----
 
     def send(self, content: bytes, status: int = 200, headers: Mapping[str, str] | None = None):
+        """Send an answer, or the part of it that a fault lets through."""
         self.send_response(status)
         for name, value in {**(headers or {}), "Content-Length": str(len(content))}.items():
             self.send_header(name, value)
@@ -148,7 +159,8 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         self.send(json.dumps(content).encode(), status, {"Content-Type": "application/json", **(headers or {})})
 
     def send_range(self, content: bytes, headers: Mapping[str, str]):
-        """Sends the bytes that were asked for, or all."""
+        """Send the bytes that the header `Range` asks for, or all."""
+        # "bytes=100-199" or, up to the end, "bytes=100-"
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked is None:
             return self.send(content, 200, {"Accept-Ranges": "bytes", **headers})
@@ -159,9 +171,10 @@ class LoopbackHandler(BaseHTTPRequestHandler):
         self.send(content[start:stop], 206, {**span, **headers})
 
     def hang_up(self):
+        """Close the connection, even in the middle of an answer."""
         self.wfile.flush()
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *_: Any):
-        """Keeps silent; `seen` is the log."""
+        """Print nothing; `seen` is the log."""

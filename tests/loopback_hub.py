@@ -1,7 +1,8 @@
-"""A Hub on 127.0.0.1 for the real `huggingface_hub` client: what pushing and pulling models over LFS needs, no more.
+"""A Hub on 127.0.0.1 for the real `huggingface_hub` client; it can do what pushing and pulling models over LFS needs.
 
-As the real one it has two origins: the Hub itself, and a storage for large files that takes signed links and refuses
-tokens. Everything is kept in memory; `repos` and `seen` let tests look at what arrived, `faults` make requests fail.
+Like the real Hub it has two servers: the Hub itself, and a storage for large files, which accepts signed links and
+refuses tokens. Everything is kept in memory. Tests see in `repos` and `seen` what arrived, and `faults` make requests
+fail.
 
     with LoopbackHub({"hf_write": ("alice", "write"), "hf_read": ("alice", "read")}) as hub:
         subprocess.run(["vlkd", "push", ...], env=hub.environment(home, token="hf_write"))
@@ -28,18 +29,18 @@ LICENSES = ["apache-2.0", "mit", "other", "unknown"]
 
 
 class LoopbackHub:
-    """The state of both origins, and their servers while it is entered.
+    """The state of both servers, which run while it is entered.
 
     Args:
-        tokens: what each token lets one do: the user's name, and `"read"` or `"write"`.
-        part_size: larger files are uploaded in parts of this size.
+        tokens: for each token the name of its user, and `"read"` or `"write"`.
+        part_size: files with more bytes than this are uploaded in parts of this size.
     """
 
     def __init__(self, tokens: dict[str, tuple[str, str]], part_size: int = 5_000_000):
         self.tokens, self.part_size = tokens, part_size
         self.repos: dict[str, Repo] = {}
         self.stored: dict[str, bytes] = {}  # large files by their sha256
-        self.uploads: dict[str, dict[int, bytes]] = {}  # parts, by the sha256 that they are to have
+        self.uploads: dict[str, dict[int, bytes]] = {}  # parts, by the sha256 of the whole file
         self.signature = secrets.token_hex(8)
         self.lock = Lock()
         self.hub, self.storage = LoopbackServer(HubHandler, self), LoopbackServer(StorageHandler, self)
@@ -57,7 +58,7 @@ class LoopbackHub:
             server.server_close()
 
     def environment(self, home: Path, token: str | None = None, **more: str) -> dict[str, str]:
-        """The environment of a process that knows only this Hub; `home` has its cache and its login."""
+        """Make the environment of a process that knows only this Hub; its cache and its login are in `home`."""
         others = ("HF_", "HUGGING", "TRANSFORMERS_")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         own = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "OMP_NUM_THREADS": "1"}
@@ -66,24 +67,24 @@ class LoopbackHub:
         return {**inherited, **own, **({"HF_TOKEN": token} if token else {}), **more}
 
     def store(self, sha: str, content: bytes):
-        """Keeps a large file, if it is the one that was announced."""
+        """Keep a large file; refuse it if its sha256 is not the announced one."""
         if hashlib.sha256(content).hexdigest() != sha:
             raise HttpError(400, "the content is not what was announced")
         self.stored[sha] = content
 
     def sent(self, method: str, part_of_path: str) -> list[int]:
-        """The sizes of the bodies of all requests of that kind, in the order of their coming."""
+        """List the sizes of the bodies of all requests of this kind, in the order of their arrival."""
         return [each.size for each in self.seen if each.method == method and part_of_path in each.path]
 
 
 def metadata(card: str) -> dict[str, Any]:
-    """Reads what stands between the first two lines of three dashes."""
+    """Read the metadata of a card, between its first two lines of three dashes."""
     block = REGEX_YAML_BLOCK.match(card)
     return yaml.safe_load(block[2]) if block else {}
 
 
 class HubHandler(LoopbackHandler):
-    """The Hub itself. Each route names the method that answers; what is in braces becomes an argument."""
+    """The Hub itself. Each route names the method that answers; the words in braces become its arguments."""
 
     ROUTES = (
         ("GET", "/api/whoami-v2", "whoami"),
@@ -104,7 +105,7 @@ class HubHandler(LoopbackHandler):
         ("GET", "/{repo}/resolve/{revision}/{path}", "resolve"),
     )
 
-    # ---- who may do what ----
+    # ---- rights ----
 
     def authenticate(self):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -214,7 +215,7 @@ class HubHandler(LoopbackHandler):
         self.send_json({"objects": [self.lfs_object(repo, asked) for asked in self.json()["objects"]]})
 
     def lfs_object(self, repo: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """Says where to put a large file: nowhere if it is there, else in one piece or in parts."""
+        """Tell where to upload a large file, in one piece or in parts; no place is told if it is there already."""
         sha, size, lfs = asked["oid"], asked["size"], f"{self.state.hub.url}/{repo}.git/info/lfs"
         if sha in self.state.stored:
             return {"oid": sha, "size": size}
@@ -279,7 +280,7 @@ class HubHandler(LoopbackHandler):
 
 
 class StorageHandler(LoopbackHandler):
-    """Where large files lie. Its links are signed; a token that comes here has leaked."""
+    """The storage for large files. Its links are signed; it is an error if a client sends its token here."""
 
     ROUTES = (("GET", "/get/{sha}", "get"), ("PUT", "/put/{sha}/{part}", "put"))
 
@@ -293,7 +294,7 @@ class StorageHandler(LoopbackHandler):
         self.send_range(self.state.stored[sha], {"ETag": f'"{sha}"'})
 
     def put(self, sha: str, part: str):
-        """Takes a whole file as part 0, and others as parts from 1 on."""
+        """Take a part of a file; part 0 is a whole file, and the parts of a large one are counted from 1."""
         if part == "0":
             self.state.store(sha, self.body)
         else:

@@ -38,7 +38,7 @@ SOURCES = {
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A folder with one source of each kind."""
+    """Make a folder with one source of each kind."""
     folder = tmp_path_factory.mktemp("sources")
     for name, save in SOURCES.items():
         save(folder / name)
@@ -80,12 +80,13 @@ def test_without_a_tokenizer_the_vision_tower_is_converted_all_the_same(sources,
 
 
 def read_all(folder):
+    """Read the bytes of all files of a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_other_matrices(sources, tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        torch.manual_seed(hash(name))  # the caller's own randomness does not matter, and is left alone
+        torch.manual_seed(hash(name))  # the caller's random state does not matter, and stays as it was
         state = torch.get_rng_state()
         convert(str(sources / "clip"), str(sources / "bart"), tmp_path / name, seed=seed)
         assert torch.equal(torch.get_rng_state(), state)
@@ -95,7 +96,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_other_matrices(sourc
     assert changed == {f"model.{name}.weight" for name in ("text_projection", "text_to_decoder", "image_to_decoder")}
 
 
-def test_nothing_tells_where_it_was_made(sources, tmp_path):
+def test_no_file_tells_the_folder_of_the_sources(sources, tmp_path):
     convert(str(sources / "openai-resnet.pt"), str(sources / "fairseq"), tmp_path / "out")
     for name, content in read_all(tmp_path / "out").items():
         if name.endswith((".json", ".md")):
@@ -132,7 +133,7 @@ def edit_json(path, **changes):
 
 
 def code_references(content) -> set[str]:
-    """Finds the `module.Class` of every auto map and custom pipeline, at any depth."""
+    """Find the `module.Class` of every auto map and custom pipeline, at any depth."""
     if not isinstance(content, dict):
         return set()
     found = set().union(*map(code_references, content.values()), [])
@@ -141,7 +142,7 @@ def code_references(content) -> set[str]:
 
 
 def test_code_of_the_sources_is_left_out_and_vlkds_own_stays(sources, tmp_path):
-    """A stranger could not load what it names, and `vlkd push` would look for its files."""
+    """With the names of such code, nobody could load the checkpoint, and `vlkd push` would look for its files."""
     for name, tower in (("clip", "clip/config.json"), ("bart", "bart/config.json")):
         shutil.copytree(sources / name, tmp_path / name)
         pipelines = {"mine": {"impl": "theirs.Pipe", "pt": ["AutoModel"], "type": "text"}}

@@ -104,7 +104,7 @@ CASES = [
     ("demo --output {place}/good.png", "this is a file; name a folder"),
     ("push {place}/vlkd", "the following arguments are required: USER/REPO"),
     ("push {place}/vlkd alice/tiny --tg v1.0", "did you mean --tag?"),
-    ("push {place}/vlkd tiny", "'tiny' does not say whose; give USER/tiny"),
+    ("push {place}/vlkd tiny", "'tiny' does not name an owner; give USER/tiny"),
     ("push {place}/vlkd alice/tiny:v1", "'alice/tiny:v1' is no name of a repository"),
     ("push {place}/vlkd alice/tiny --tag 'v 1'", "'v 1' is no name of a tag"),
     ("push {place}/nowhere alice/tiny", "{place}/nowhere is not a folder"),

@@ -26,13 +26,13 @@ def test_windows_line_ends_and_a_blank_line_before_pass(card: Path):
     assert check_card(card) == []
 
 
-# What of the good card is replaced by what, the line that is named, and a part of what is said of it.
+# Each: a text of the good card, what replaces it, the number of the line in the message, and a part of the message.
 MISTAKES = [
-    ("- vlkd", "- [vlkd", 6, "'- [vlkd' is no YAML: expected ',' or ']'"),
-    ("apache-2.0", "apache: 2.0", 2, "'license: apache: 2.0' is no YAML: mapping values are not allowed here"),
+    ("- vlkd", "- [vlkd", 6, "'- [vlkd' is not valid YAML: expected ',' or ']'"),
+    ("apache-2.0", "apache: 2.0", 2, "'license: apache: 2.0' is not valid YAML: mapping values are not allowed here"),
     ("- vlkd", "\t- vlkd", 6, "found character '\\t' that cannot start any token"),
     ("- vlkd", '- "vlkd', 6, "found unexpected end of stream"),
-    ("tags:", "license: mit\ntags:", 5, "license stands in line 2 already"),
+    ("tags:", "license: mit\ntags:", 5, "license is in line 2 already"),
     ("apache-2.0", "[mit]", 2, "expected one text, got 'license: [mit]'"),
     ("license: apache-2.0", "license: 2", 2, "expected one text"),
     ("library_name: transformers", "library_name: timm", 3, "this model is loaded by `transformers`"),
@@ -111,13 +111,13 @@ def test_generated_card_names_the_repository_instead_of_the_folder(stage: str):
     sent = addressed(card, "alice/tiny")
     assert 'name = "alice/tiny"  #' in sent
     assert sent.count("--checkpoint alice/tiny ") == 1
-    assert all(command in sent for command in commands)  # what was run stays as it was
+    assert all(command in sent for command in commands)  # the commands that were run stay the same
     assert is_untouched(card)
     assert is_untouched(sent)
     assert addressed(sent, "alice/tiny") == sent
 
 
-def test_edited_card_stays_known_as_edited():
+def test_edited_card_still_counts_as_edited():
     card = str(make_card(CardFacts("tiny", "tiny", "distilled", Provenance()))).replace("# tiny", "# My own")
     sent = addressed(card, "alice/tiny")
     assert 'name = "alice/tiny"  #' in sent

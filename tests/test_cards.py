@@ -51,7 +51,7 @@ def test_metadata_are_those_that_the_hub_goes_by():
         "transformers",
         "visual-question-answering",
     )
-    assert data.base_model == ["openai/clip-vit-base-patch16"]  # the other one is no Hub id
+    assert data.base_model == ["openai/clip-vit-base-patch16"]  # the language model has no Hub id
     assert data.base_model_relation == "finetune"
     assert data.datasets == ["me/pictures"]
     assert "vlkd" in data.tags
@@ -82,13 +82,13 @@ def test_without_results_there_is_no_model_index():
     assert "None was measured in this run." in card
 
 
-def test_stated_licence_and_languages_are_told():
+def test_stated_license_and_languages_are_told():
     provenance = Provenance(license="apache-2.0", language=["en", "no"])
     card = make_card(make_facts(provenance=provenance))
-    assert yaml.safe_load(card.data.to_yaml())["language"] == ["en", "no"]  # and not False
+    assert yaml.safe_load(card.data.to_yaml())["language"] == ["en", "no"]  # YAML would read an unquoted no as False
     assert card.data.license == "apache-2.0"
     assert "stated as `apache-2.0`" in card.text
-    assert "Nobody has stated a licence" in make_card(make_facts()).text
+    assert "Nobody has stated a license" in make_card(make_facts()).text
 
 
 def test_the_text_follows_from_the_facts():
@@ -187,7 +187,7 @@ def test_a_card_is_written_over_until_somebody_edits_it(tmp_path):
         lambda text: text.replace("# first", "# My own title"),
         lambda text: text.replace("license: unknown", "license: mit"),
         lambda text: text + "\nMore.\n",
-        lambda text: "\n".join(text.splitlines()[:-1]),  # without the line that tells
+        lambda text: "\n".join(text.splitlines()[:-1]),  # without the signature
         lambda text: "No metadata at all.",
         lambda text: "",
         lambda text: "---\n[broken\n---\n",

@@ -13,7 +13,7 @@ from modeling_vlkd.conversion.torchscript import TorchScriptTensors
 
 
 class Shared(nn.Module):
-    """Tensors as archives hold them: of several types, transposed, and views of one storage."""
+    """Tensors of all kinds that archives have: of several types, transposed, and views of one storage."""
 
     def __init__(self):
         super().__init__()
@@ -43,7 +43,7 @@ def test_torchscript_tensors_are_bit_equal(tmp_path):
 
 
 def test_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
-    """A whole CLIP need not fit into memory to have its vision tower converted."""
+    """So the vision tower of a CLIP can be converted even if the whole CLIP does not fit into memory."""
     torch.jit.script(Shared()).save(str(tmp_path / "model.pt"))
     tensors = open_state_dict(tmp_path / "model.pt")
     read, names = zipfile.ZipFile.read, []
@@ -85,7 +85,7 @@ def test_jit_load_is_never_called(tmp_path, monkeypatch):
 
 
 def test_each_half_of_a_file_is_refused(tmp_path):
-    """Cut anywhere, none of the formats is taken for a shorter whole."""
+    """A file of any format that is cut anywhere is not taken for a shorter one that is whole."""
     torch.jit.script(Shared()).save(str(tmp_path / "script"))
     torch.save({"a": torch.ones(40)}, tmp_path / "zip")
     torch.save({"a": torch.ones(40)}, tmp_path / "old", _use_new_zipfile_serialization=False)
@@ -99,7 +99,7 @@ def test_each_half_of_a_file_is_refused(tmp_path):
 
 
 def refusal(path) -> str:
-    """What is said of a file; nothing if it is read, and anything but a ConversionError is the test's failure."""
+    """Return the message with which a file is refused; empty if it is read. Any other error fails the test."""
     try:
         dict(open_checkpoint(path))
     except ConversionError as error:
@@ -108,14 +108,14 @@ def refusal(path) -> str:
 
 
 def test_garbage_of_any_kind_is_refused_in_one_line(tmp_path):
-    """Bits anywhere and bytes after any known beginning make readers raise whatever they stumble over."""
+    """A wrong bit anywhere, and garbage after a valid beginning, make readers raise all kinds of errors."""
     torch.jit.script(Shared()).save(str(tmp_path / "script"))
     torch.save({"a": torch.ones(40)}, tmp_path / "zip")
     random = np.random.default_rng(0)
     whole = [(tmp_path / name).read_bytes() for name in ("script", "zip")]
-    spoilt = [bytearray(content) for content in whole for _ in range(20)]
-    for content in spoilt:
-        start = content.index(b"PK\x01\x02")  # the directory at the end, by which everything is found
+    spoiled = [bytearray(content) for content in whole for _ in range(20)]
+    for content in spoiled:
+        start = content.index(b"PK\x01\x02")  # the directory of the zip file, at its end
         content[random.integers(start, len(content))] ^= 0x44
     heads = [
         b"",
@@ -127,10 +127,10 @@ def test_garbage_of_any_kind_is_refused_in_one_line(tmp_path):
         b"<html>",
         b"\x00",
     ]
-    spoilt += [head + random.bytes(size) for head in heads for size in (0, 1, 40) for _ in range(3)]
-    for content in spoilt:
-        (tmp_path / "spoilt").write_bytes(content)
-        said = refusal(tmp_path / "spoilt")
+    spoiled += [head + random.bytes(size) for head in heads for size in (0, 1, 40) for _ in range(3)]
+    for content in spoiled:
+        (tmp_path / "spoiled").write_bytes(content)
+        said = refusal(tmp_path / "spoiled")
         assert "\n" not in said
-        assert not said or str(tmp_path / "spoilt") in said  # in a directory's comment or date a bit does no harm
+        assert not said or str(tmp_path / "spoiled") in said  # in a date, for example, a wrong bit does no harm
         assert not said or "ownload it again" in said

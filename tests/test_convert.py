@@ -1,4 +1,4 @@
-"""The command `vlkd convert`: what it prints, and one line for everything that can be wrong with its input."""
+"""The command `vlkd convert`: what it prints, and the one line about each thing that can be wrong with its input."""
 
 import errno
 import io
@@ -32,7 +32,7 @@ from modeling_vlkd.conversion import assembling, sources
 
 
 class Intruder:
-    """Unpickled carelessly, it would write a file."""
+    """An object that writes a file when a careless reader unpickles it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -43,6 +43,7 @@ class Intruder:
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> Path:
+    """Save one source of each format."""
     folder = tmp_path_factory.mktemp("originals")
     save_openai_archive("vit", folder / "archive.pt")
     torch.save(openai_model("vit").state_dict(), folder / "zip.pt")
@@ -56,6 +57,8 @@ def originals(tmp_path_factory) -> Path:
 
 
 def cut(name: str, share: float = 0.5) -> Callable[[Path], None]:
+    """Keep only this share of a file. Like all functions here, it returns what changes the folder of the sources."""
+
     def change(folder: Path):
         content = (folder / name).read_bytes()
         (folder / name).write_bytes(content[: int(len(content) * share)])
@@ -64,7 +67,7 @@ def cut(name: str, share: float = 0.5) -> Callable[[Path], None]:
 
 
 def flip(name: str, part: bytes | float) -> Callable[[Path], None]:
-    """Flips a bit at a place, given as a share of the file or by what stands before it."""
+    """Flip a bit of a file: at a share of its length, or after some bytes that it contains."""
 
     def change(folder: Path):
         content = bytearray((folder / name).read_bytes())
@@ -92,12 +95,16 @@ def remove(*names: str) -> Callable[[Path], None]:
 
 
 def save(name: str, make: Callable[[Path], object], old: bool = False) -> Callable[[Path], None]:
-    """Pickles an object; `make` gets the path that nothing in it may create."""
+    """Pickle what `make` returns; `make` gets the path of a file that must never be written."""
     return lambda folder: torch.save(make(folder / "intruded"), folder / name, _use_new_zipfile_serialization=not old)
 
 
 def state_dict(**changes) -> Callable[[Path], None]:
-    """Changes tensors of OpenAI's state dict: a function of the old one, or None to leave it out."""
+    """Change tensors of OpenAI's state dict.
+
+    Each argument is the name of a tensor, with __ for a dot. Its value is a function that returns the new tensor, or
+    None to leave the tensor out.
+    """
 
     def change(folder: Path):
         tensors = dict(openai_model("vit").state_dict())
@@ -118,7 +125,7 @@ def keep(test: Callable[[str], bool]) -> Callable[[Path], None]:
 
 
 def plant_in_archive(folder: Path):
-    """Puts a command to be executed where the archive's module tree stands."""
+    """Replace the module tree of the archive by a command to be executed."""
     with zipfile.ZipFile(folder / "archive.pt") as source, zipfile.ZipFile(folder / "new.pt", "w") as target:
         for name in source.namelist():
             content = source.read(name)
@@ -134,7 +141,7 @@ def plant_in_folder(folder: Path):
 
 
 def plant_code(folder: Path):
-    """Puts code beside a configuration that asks for it."""
+    """Put code beside a configuration that asks for it."""
     path = folder / "clip/preprocessor_config.json"
     (folder / "clip/intruder.py").write_text(f"open({str(folder / 'intruded')!r}, 'w')\nclass Intruder: ...\n")
     content = json.loads(path.read_text())
@@ -159,7 +166,7 @@ def edit_json(name: str, **changes) -> Callable[[Path], None]:
 
 
 def as_bins(name: str, damage: Callable[[Path], None], old: bool = False) -> Callable[[Path], None]:
-    """Turns the weights of a folder into two pickles with an index, and damages them."""
+    """Turn the weights of a folder into two pickles with an index, and damage them."""
 
     def change(folder: Path):
         tensors = load_file(folder / name / "model.safetensors")
@@ -175,7 +182,7 @@ def as_bins(name: str, damage: Callable[[Path], None], old: bool = False) -> Cal
 
 
 def as_bin(name: str, damage: Callable[[Path], None], old: bool = False) -> Callable[[Path], None]:
-    """Turns the weights of a folder into a pickle, and damages it."""
+    """Turn the weights of a folder into a pickle, and damage it."""
 
     def change(folder: Path):
         tensors = load_file(folder / name / "model.safetensors")
@@ -187,7 +194,7 @@ def as_bin(name: str, damage: Callable[[Path], None], old: bool = False) -> Call
 
 
 def without_mask(folder: Path):
-    """Takes the last entry of the vocabulary, which is the mask, from fairseq's BART, as in bart.large.cnn."""
+    """Remove the last entry of the vocabulary of fairseq's BART, which is the mask; bart.large.cnn lacks it, too."""
     content = torch.load(folder / "fairseq/model.pt", weights_only=False)
     for side in ("encoder", "decoder"):
         content["model"][f"{side}.embed_tokens.weight"] = content["model"][f"{side}.embed_tokens.weight"][:-1]
@@ -210,7 +217,7 @@ def without_mask_in_transformers(folder: Path):
 
 
 def as_processor(folder: Path):
-    """Keeps the preprocessing in a file with the whole processor, as transformers does, and damages it."""
+    """Move the preprocessing into the file of a whole processor, as transformers writes it, and damage it."""
     settings = json.loads((folder / "clip/preprocessor_config.json").read_text())
     (folder / "clip/preprocessor_config.json").unlink()
     whole = {"processor_class": "CLIPProcessor", "image_processor": {**settings, "image_mean": [0.5, 0.5]}}
@@ -223,7 +230,7 @@ def without_mask_token(folder: Path):
 
 
 def without_merges(folder: Path):
-    """Saves the tokenizer as long ago, in vocabulary and merges, and empties the latter."""
+    """Save the tokenizer in the old format, with one file for the vocabulary and an empty one for the merges."""
     vocabulary = json.loads((folder / "bart/tokenizer.json").read_text())["model"]["vocab"]
     (folder / "bart/tokenizer.json").unlink()
     (folder / "bart/vocab.json").write_text(json.dumps(vocabulary))
@@ -267,7 +274,7 @@ def nothing(folder: Path):
     pass
 
 
-CASES = {  # name: (vision, text, change, what the line says)
+CASES = {  # name: (vision, text, the change of the sources, what the line says)
     # files that are no checkpoint, or a damaged one
     "no such file": ("missing.pt", "bart", nothing, "missing.pt is neither a folder nor a Hub id"),
     "empty file": ("zip.pt", "bart", write("zip.pt", b""), "neither safetensors nor a PyTorch checkpoint"),
@@ -340,7 +347,7 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "grid not square": (
         *("zip.pt", "bart", state_dict(visual__positional_embedding=lambda t: t[:8])),
-        "'visual.positional_embedding' has 8 rows, which is no square and one",
+        "the checkpoint has 8 rows in 'visual.positional_embedding', which is no square plus one",
     ),
     # folders
     "empty folder": ("empty", "bart", lambda f: (f / "empty").mkdir(), "holds neither config.json nor open_clip"),
@@ -446,7 +453,7 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "no deviation": (
         *("clip", "bart", edit_json("clip/preprocessor_config.json", image_std=[0, 0, 0])),
-        "clip/preprocessor_config.json: makes of a picture what is no numbers; take the preprocessing",
+        "clip/preprocessor_config.json: makes values that are not finite out of a picture; take the preprocessing",
     ),
     "pictures of another size": (
         *("clip", "bart", edit_json("clip/preprocessor_config.json", crop_size={"height": 24, "width": 24})),
@@ -564,11 +571,11 @@ CASES = {  # name: (vision, text, change, what the line says)
     ),
     "BART without a mask": (
         *("clip", "bart", without_mask_in_transformers),
-        "bart: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large instead",
+        "bart: it has no <mask> among the 267 tokens that it embeds, like bart.large.cnn .*; take bart.large, from",
     ),
     "fairseq without a mask": (
         *("clip", "fairseq", without_mask),
-        "model.pt: it has no <mask> among the 267 tokens that it embeds, as bart.large.cnn .*; take bart.large inst",
+        "model.pt: it has no <mask> among the 267 tokens that it embeds, like bart.large.cnn .*; take bart.large, ",
     ),
     "fairseq, no decoder": (
         *("clip", "fairseq", drop_fairseq("decoder.layers.0.fc1.weight")),
@@ -629,14 +636,17 @@ CASES = {  # name: (vision, text, change, what the line says)
 
 @pytest.fixture
 def workplace(originals, tmp_path) -> Path:
-    """A copy of all sources that a test may damage, and an empty folder to write into."""
+    """Copy all sources, for a test to damage, and make an empty folder to write into."""
     shutil.copytree(originals, tmp_path / "in")
     (tmp_path / "to").mkdir()
     return tmp_path
 
 
 def run(workplace: Path, capsys, vision="clip", text="bart", *more: str, output="to/out") -> tuple[int, str]:
-    """Runs the command; returns its exit code and what it printed on standard error."""
+    """Run the command; return its exit code and what it printed on standard error.
+
+    `vision` and `text` are sources in the workplace, or any other name after a `=`.
+    """
     paths = [name[1:] if name.startswith("=") else str(workplace / "in" / name) for name in (vision, text)]
     try:
         code = main(["convert", "--vision", paths[0], "--text", paths[1], "--output", str(workplace / output), *more])
@@ -646,6 +656,7 @@ def run(workplace: Path, capsys, vision="clip", text="bart", *more: str, output=
 
 
 def assert_one_line(code: int, printed: str, workplace: Path):
+    """Assert that the command failed with one line, wrote nothing and executed nothing of the sources."""
     assert code == 2
     assert printed.startswith("vlkd convert: error: "), printed
     assert printed.count("\n") == 1, printed

@@ -9,7 +9,7 @@ from modeling_vlkd.conversion.resolving import open_text
 
 
 def reference_logits(tensors: dict[str, Tensor], heads: int, ids: Tensor, decoder_ids: Tensor) -> Tensor:
-    """BART by torch's own transformer layers, straight from fairseq's names (arXiv:1910.13461, section 2.1)."""
+    """Compute BART's logits by torch's own layers, from tensors by fairseq's names (arXiv:1910.13461, section 2.1)."""
 
     def embed(side: str, tokens: Tensor) -> Tensor:
         positions = tensors[f"{side}.embed_positions.weight"][2 : 2 + tokens.shape[1]]  # the first two are padding
@@ -84,9 +84,9 @@ def test_tokenizer_is_the_dictionary_over_gpt2s_merges(tmp_path):
     assert tokenizer.decode(tokenizer("the tree")["input_ids"], skip_special_tokens=True) == "the tree"
 
 
-def test_layers_that_normalise_first_are_refused(tmp_path):
+def test_layers_that_normalize_first_are_refused(tmp_path):
     save_fairseq_bart(tmp_path / "bart", encoder_normalize_before=True)
-    with pytest.raises(ConversionError, match="normalises before its layers"):
+    with pytest.raises(ConversionError, match="normalizes before its layers"):
         open_text(str(tmp_path / "bart")).model()
 
 

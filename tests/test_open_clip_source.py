@@ -19,10 +19,9 @@ from torch import Tensor
 from transformers import BartConfig
 
 from modeling_vlkd import VLKDConfig, VLKDModel
-from modeling_vlkd.conversion.clip_tokenizers import build_clip_tokenizer
 from modeling_vlkd.conversion.errors import StateDictError, UnsupportedError
 from modeling_vlkd.conversion.open_clip_configs import image_processor, openai_model_cfg, text_config, vision_config
-from modeling_vlkd.conversion.open_clip_source import OpenCLIPSource, openai_preprocess
+from modeling_vlkd.conversion.open_clip_source import OpenCLIPSource, build_clip_tokenizer, openai_preprocess
 from modeling_vlkd.conversion.resolving import open_vision
 
 
@@ -31,7 +30,7 @@ PUBLISHED = ["RN50", "RN101", "RN50x4", "RN50x16", "RN50x64", "ViT-B-32", "ViT-B
 
 
 def assert_towers_equal(source: OpenCLIPSource, reference: torch.nn.Module):
-    """Both converted towers give the reference's embeddings, on inputs whose embeddings differ among themselves."""
+    """Assert that both converted towers give the reference's embeddings, on inputs whose embeddings differ."""
     pixels = random_pictures(3, source.model_cfg["vision_cfg"]["image_size"])
     ids = token_ids()
     with torch.no_grad():
@@ -45,7 +44,7 @@ def assert_towers_equal(source: OpenCLIPSource, reference: torch.nn.Module):
 
 
 def token_ids() -> Tensor:
-    """Two texts of different lengths with the end of text, the highest id, and zeros after it, as open_clip pads."""
+    """Make two texts of different lengths. Each ends with the highest id; zeros follow, with which open_clip pads."""
     ids = torch.randint(1, 59, (2, 12), generator=torch.Generator().manual_seed(3))
     ids[0, 4:], ids[0, 4], ids[1, 11] = 0, 59, 59
     return ids
@@ -77,12 +76,12 @@ def test_openai_torchscript_archive(kind, tmp_path, monkeypatch):
     assert {tensor.dtype for tensor in state.values()} >= {torch.float16, torch.float32}
     for key, tensor in state.items():
         torch.testing.assert_close(source.tensors[key], tensor, rtol=0, atol=0)
-    state.pop("attn_mask")  # computed, and no part of the plain model's state
+    state.pop("attn_mask")  # computed, so the plain model's state does not have it
     assert_towers_equal(source, build_model_from_openai_state_dict(dict(state)).float())
 
 
 def test_quick_gelu_is_not_gelu():
-    """The two differ by far more than the limit of the proof, so taking one for the other would be seen."""
+    """The results differ by far more than the limit of the proof, so a wrong activation would be found."""
     plain, quick = (open_clip_model("vit", quick_gelu=quick) for quick in (False, True))
     pixels = random_pictures(2, 32)
     with torch.no_grad():
@@ -98,7 +97,7 @@ def test_open_clip_name_with_a_checkpoint(wrapper, tmp_path, monkeypatch):
     if wrapper is None:
         save_file(reference.state_dict(), tmp_path / "model.safetensors")
         path = tmp_path / "model.safetensors"
-    else:  # a training run's, with data parallelism
+    else:  # as a training run with data parallelism writes it
         state = {f"module.{key}": tensor for key, tensor in reference.state_dict().items()}
         path = tmp_path / "epoch_3.pt"
         torch.save({"epoch": 3, "name": "run", wrapper: state, "optimizer": {"state": {}}}, path)
@@ -121,7 +120,7 @@ def test_open_clip_tag_knows_activation_and_preprocessing(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_shapes_decide_openais_architectures(name):
-    """The nine published models, on the meta device, against open_clip's own description of each."""
+    """Compare with open_clip's own descriptions of the nine published models; the tensors are on the meta device."""
     cfg = open_clip.get_model_config(name)
     with torch.device("meta"):
         tensors = open_clip.model.CLIP(**cfg).state_dict()
@@ -131,7 +130,8 @@ def test_shapes_decide_openais_architectures(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dim", "millions"),  # of the vision tower with its projection and W_i; published for the two ViTs
+    # millions: parameters of the vision tower, its projection and W_i, which are published for the two ViTs only
+    ("name", "dim", "millions"),
     [("ViT-B-16", 512, 86.72), ("ViT-L-14", 768, 304.75), ("RN50x16", 768, None), ("RN50x64", 1024, None)],
 )
 def test_parameter_counts_of_the_papers_clips(name, dim, millions):
@@ -150,11 +150,11 @@ def test_parameter_counts_of_the_papers_clips(name, dim, millions):
 @pytest.mark.timeout(1200)  # RN50x64 alone is 623 million random numbers, and as many again to compare
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "RN50x16", "RN50x64"])
 def test_the_papers_clips_at_full_size(name, tmp_path):
-    """The four of the paper with every tensor random, from a checkpoint as OpenAI's and against open_clip."""
+    """Convert the paper's four CLIPs, with random tensors in a checkpoint like OpenAI's; compare with open_clip."""
     reference = randomise(open_clip.model.CLIP(**{**open_clip.get_model_config(name), "quick_gelu": True}))
     state = {key: t.half() if t.is_floating_point() else t for key, t in reference.state_dict().items()}
     torch.save(state, tmp_path / "clip.pt")
-    reference.load_state_dict(state)  # rounded to half precision, too
+    reference.load_state_dict(state)  # so that both are rounded to half precision
     del state
     source = open_vision(str(tmp_path / "clip.pt"))
     pixels = random_pictures(2, source.preprocess.size)
@@ -219,7 +219,7 @@ def test_vision_towers_that_compute_otherwise_are_refused(change, message):
         vision_config(cfg)
 
 
-def test_text_towers_that_compute_otherwise_do_not_stand_in_the_way_of_the_vision_tower(tmp_path):
+def test_the_vision_tower_is_converted_though_the_text_tower_cannot_be(tmp_path):
     cfg = model_cfg("vit")
     cfg["text_cfg"]["no_causal_mask"] = True
     source = OpenCLIPSource("x", "x", cfg, PreprocessCfg(size=32), open_clip_model("vit").state_dict())

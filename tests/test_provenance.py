@@ -1,4 +1,4 @@
-"""What a card may tell of where a model comes from, and what it must not."""
+"""What a card may tell about the origin of a model, and what it must not tell."""
 
 from pathlib import Path
 
@@ -91,7 +91,7 @@ def test_folders_are_hidden(word, shown):
         ('--accelerator_config {"path":"../me/x"}', '--accelerator_config {"path":"x"}'),
     ],
 )
-def test_a_command_is_told_without_what_is_nobodys_business(words, shown, tmp_path, monkeypatch):
+def test_a_command_is_told_without_what_is_private(words, shown, tmp_path, monkeypatch):
     (tmp_path / "here" / "bart").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert public_words(words.split()) == shown.split()
@@ -106,16 +106,16 @@ def test_a_command_is_told_without_what_is_nobodys_business(words, shown, tmp_pa
         ("license: other", "other"),
         ("license: unknown", None),
         ("language: en", None),
-        ("license: [mit", None),  # no YAML
-        ("- mit", None),  # no dictionary
+        ("license: [mit", None),  # not valid YAML
+        ("- mit", None),  # a list
     ],
 )
-def test_a_licence_is_what_the_card_in_the_folder_states(metadata, license, tmp_path):
+def test_a_license_is_what_the_card_in_the_folder_states(metadata, license, tmp_path):
     folder = write_card(tmp_path / "data", metadata)
     assert Source.find("image-caption pairs", folder, "dataset").license == license
 
 
-def test_without_a_card_no_licence_is_known(tmp_path):
+def test_without_a_card_no_license_is_known(tmp_path):
     assert Source.find("vision tower", tmp_path).license is None
     assert Source.find("vision tower", "somebody/else").license is None
 

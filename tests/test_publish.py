@@ -1,4 +1,4 @@
-"""Publishing with the real client against the Hub on loopback; tests/test_push.py loads what was published."""
+"""Publishing with the real client to a Hub on loopback; tests/test_push.py loads what was published."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from loopback_hub import LoopbackHub
 from tiny_card import CARD, shareable_copy
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.conversion import publish as module
+from modeling_vlkd.publishing import publish as module
 from modeling_vlkd.publishing.errors import PublishError
 
 
@@ -23,7 +23,7 @@ publish = partial(module.publish, token="hf_write")
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path) -> Iterator[LoopbackHub]:
-    """A Hub of its own for each test, and a client that knows no other and no login."""
+    """Start a Hub for one test; the client knows no other Hub and no login."""
     with LoopbackHub(TOKENS) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.hub.url)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_login"))
@@ -42,7 +42,7 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sharded(folder: Path, tmp_path: Path) -> Path:
-    """The same model in several files."""
+    """Save the same model in several files."""
     copy = shareable_copy(folder, tmp_path / "sharded")
     (copy / "model.safetensors").unlink()
     VLKDForConditionalGeneration.from_pretrained(folder).save_pretrained(copy, max_shard_size="40KB")
@@ -57,7 +57,7 @@ def test_one_commit_with_a_tag(hub: LoopbackHub, folder: Path):
     (folder / "training_args.bin").write_bytes(b"private")
     published = publish(folder, "alice/tiny", tag="v1.0")
     repo = hub.repos["alice/tiny"]
-    assert len(repo.commits) == 2  # the Hub's own, which makes the repository, and this
+    assert len(repo.commits) == 2  # the first one is the Hub's, made with the repository
     assert repo.tags == {"v1.0": published.commit}
     assert set(repo.files) == {".gitattributes", *published.content.files}
     assert {name: repo.files[name].content for name in published.content.files} == {
@@ -123,7 +123,7 @@ def test_private_repository_is_seen_by_its_owner_only(hub: LoopbackHub, folder: 
     for token in (False, "hf_bob"):
         with pytest.raises(RepositoryNotFoundError):
             HfApi(token=token).model_info("alice/tiny")
-    assert publish(folder, "alice/tiny").private  # stays so
+    assert publish(folder, "alice/tiny").private  # it stays private
 
 
 def test_public_repository_does_not_become_private(hub: LoopbackHub, folder: Path):
@@ -149,7 +149,8 @@ def test_without_the_right_to_write_nothing_happens(repo_id, token, message, hub
 
 def test_token_of_a_login_is_used(hub: LoopbackHub, folder: Path, monkeypatch):
     Path(constants.HF_TOKEN_PATH).write_text("hf_write")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)  # which means downloads
+    # This is meant for downloads; publishing must send the token all the same.
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     publish(folder, "alice/tiny", token=None)
     assert "README.md" in hub.repos["alice/tiny"].files
 
@@ -157,7 +158,7 @@ def test_token_of_a_login_is_used(hub: LoopbackHub, folder: Path, monkeypatch):
 @pytest.mark.parametrize(
     ("repo_id", "tag", "message"),
     [
-        ("tiny", None, "'tiny' does not say whose; give USER/tiny"),
+        ("tiny", None, "'tiny' does not name an owner; give USER/tiny"),
         ("alice/tiny/1", None, "'alice/tiny/1' is no name of a repository"),
         ("alice/ti ny", None, "'alice/ti ny' is no name of a repository"),
         ("alice/tiny", "v 1", "'v 1' is no name of a tag"),
@@ -191,7 +192,7 @@ def test_upload_cut_in_the_middle_is_repeated_without_what_arrived(hub: Loopback
     sizes = {path.stat().st_size for path in sharded.glob("*.safetensors")}
     largest = max(sharded.glob("*.safetensors"), key=lambda path: path.stat().st_size)
     api = HfApi(token="hf_write")
-    # The client itself tries six times. Which of the files they hit does not matter: one never arrives.
+    # The client tries each file six times. Every attempt fails, so it does not matter which file comes first.
     hub.faults.append(Fault("PUT", "/put/", cut=1000, times=100))
     with pytest.raises(
         PublishError, match=r"Publishing alice/tiny failed: .*; look at the connection to .* and repeat"
@@ -278,7 +279,7 @@ def test_tag_that_fails_is_all_that_a_repetition_adds(hub: LoopbackHub, folder: 
 def test_what_other_parts_of_the_client_raise_is_told(
     error, message: str, hub: LoopbackHub, folder: Path, monkeypatch
 ):
-    """Such as the uploading of Xet, which is not written in python."""
+    """The code that uploads to Xet, for example, is not written in python and raises errors of its own."""
 
     def fail(*_, **__):
         raise error

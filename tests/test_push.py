@@ -1,5 +1,5 @@
-"""From `vlkd push`, `push_to_hub` and the trainers to a stranger: what was pushed is loaded in other processes, which
-know the Hub on loopback and nothing else, with the package and without it.
+"""Pushing by `vlkd push`, `push_to_hub` and the trainers to a Hub on loopback. Other processes, which know nothing but
+that Hub, load what was pushed, with the package and without it.
 """
 
 import json
@@ -23,7 +23,7 @@ from modeling_vlkd.publishing.shareable import Shareable
 
 
 QUESTIONS = ["what color is the shape?", "why?"]
-# What each process has to tell: how the model answers, and its logits, by which it is known for the same.
+# The code by which each process reports what the model answers and its logits, which show that it is the same model.
 ASK = """
 import json, sys
 import torch
@@ -60,7 +60,7 @@ def hub() -> Iterator[LoopbackHub]:
 
 @pytest.fixture(scope="module")
 def place(tiny_checkpoint: Path, tmp_path_factory) -> Path:
-    """Where all processes run: with a checkpoint, and a picture to ask about."""
+    """Make the folder in which all processes run, with a checkpoint and a picture to ask about."""
     place = tmp_path_factory.mktemp("place")
     shareable_copy(tiny_checkpoint, place / "tiny")
     pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
@@ -70,7 +70,7 @@ def place(tiny_checkpoint: Path, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(place: Path) -> dict:
-    """What the folder gives, with the package."""
+    """Compute what the model in the folder answers, with the package."""
     answerer = pipeline("visual-question-answering", model=str(place / "tiny"))
     picture = Image.open(place / "picture.png")
     inputs = answerer.processor(images=[picture], text=QUESTIONS[:1], return_tensors="pt")
@@ -80,7 +80,7 @@ def expected(place: Path) -> dict:
 
 
 def assert_alike(told: dict, expected: dict, source: str):
-    """Compares what two processes told; numbers are close and not equal, for the last bit depends on the process."""
+    """Compare what two processes reported; numbers are only close, because the last bits depend on the process."""
     assert told["class"] == source
     assert told["logits"] == pytest.approx(expected["logits"], rel=1e-4, abs=1e-5)
     for [answer], [wanted] in zip(told["answers"], expected["answers"], strict=True):
@@ -89,6 +89,7 @@ def assert_alike(told: dict, expected: dict, source: str):
 
 
 def told_by(hub: LoopbackHub, place: Path, home: str, code: str, **arguments) -> dict:
+    """Run code in another process, and return what it reported."""
     run(hub, place, home, "-c", code, "told.json", **arguments)
     return json.loads((place / "told.json").read_text())
 
@@ -113,7 +114,7 @@ model.push_to_hub("alice/by-hand", max_shard_size="40KB")
 processor.push_to_hub("alice/by-hand")
 
 settings = dict(max_steps=1, per_device_train_batch_size=2, save_steps=1, report_to="none", use_cpu=True)
-settings |= dict(push_to_hub=True, learning_rate=0.0, disable_tqdm=True)  # nothing is learnt: the answers stay
+settings |= dict(push_to_hub=True, learning_rate=0.0, disable_tqdm=True)  # 0.0: the answers stay the same
 pictures = torch.rand(2, 3, 64, 64)
 
 pairs = [dict(pixel_values=picture, caption="a box.", text_teacher_embeds=torch.ones(12)) for picture in pictures]
@@ -141,7 +142,7 @@ tell()
 
 @pytest.fixture(scope="module")
 def pushed(hub: LoopbackHub, place: Path) -> dict:
-    """Pushes by the command, and by the methods of model, processor and trainers; loads with the package."""
+    """Push by the command and by the methods of model, processor and trainers, then load with the package."""
     return told_by(hub, place, "alice", ASK + PUSH, token="hf_write")
 
 
@@ -159,9 +160,9 @@ def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed
 STRANGER = """
 from huggingface_hub import constants, hf_hub_download
 
-constants.DOWNLOAD_CHUNK_SIZE = 10_000  # so that there is something to go on from, as in files of gigabytes
+constants.DOWNLOAD_CHUNK_SIZE = 10_000  # small, so that a cut download can be continued, as in files of gigabytes
 trust = {"trust_remote_code": True}
-try:  # the connection breaks off, and then the storage refuses
+try:  # the connection breaks off, and then the storage answers with an error
     hf_hub_download("alice/tiny", "model.safetensors", revision="v1.0")
 except OSError as error:
     told["cut"] = str(error)
@@ -186,7 +187,7 @@ tell()
 
 @pytest.fixture(scope="module")
 def pulled(hub: LoopbackHub, place: Path, pushed: dict) -> dict:
-    """Loads all that was pushed as a stranger, who has neither the package nor a token."""
+    """Load all that was pushed, in a process that has neither the package nor a token."""
     repo = hub.repos["alice/tiny"]
     hub.repos["alice/private"] = private = Repo(private=True)
     private.commit("main", repo.files)
@@ -199,7 +200,7 @@ def pulled(hub: LoopbackHub, place: Path, pushed: dict) -> dict:
 
 @pytest.mark.parametrize("name", ["v1.0", "commit", "alice/by-hand", "alice/distilled", "alice/finetuned", "private"])
 def test_stranger_gets_what_the_folder_gives(name: str, hub: LoopbackHub, pulled: dict, expected: dict):
-    """By tag and by commit; what `push_to_hub` of model and processor, and what both trainers pushed."""
+    """The model is loaded by tag and by commit; so are those that `push_to_hub` and both trainers pushed."""
     told = pulled[hub.repos["alice/tiny"].tags["v1.0"] if name == "commit" else name]
     assert_alike(told, expected, "transformers_modules")
 
@@ -219,7 +220,7 @@ def test_private_repository_is_refused_without_a_token(pulled: dict):
 
 
 def test_download_goes_on_where_it_was_cut_off(hub: LoopbackHub, place: Path, pulled: dict):
-    """Within one call of the client, as soon as the storage lets it; the next call begins anew."""
+    """The client goes on within one call, until the storage answers with an error. The next call begins anew."""
     assert "403" in pulled["cut"]
     ranges = [seen.range for seen in hub.seen if "/get/" in seen.path]
     assert ranges[:4] == [None, "bytes=100000-", None, "bytes=150000-"]
@@ -238,13 +239,13 @@ def test_cache_is_enough_without_the_hub(hub: LoopbackHub, place: Path, pulled: 
 @pytest.mark.parametrize("name", ["alice/distilled", "alice/finetuned"])
 def test_what_trainers_push_while_they_train_has_the_code_already(name: str, hub: LoopbackHub, pushed: dict):
     commits = [set(files) for files in hub.repos[name].commits.values()]
-    assert len(commits) >= 3  # the repository itself, in training, at the end
+    assert len(commits) >= 3  # when the repository is made, in training, and at the end
     for files in commits[1:]:
-        assert {"model.safetensors", "modeling_vlkd.py", "pipeline_vlkd.py", "vision_towers_vlkd.py"} <= files
+        assert {"model.safetensors", "modeling_vlkd.py", "pipeline_vlkd.py", "towers_vlkd.py"} <= files
 
 
 def test_a_checkpoint_is_pushed_whole_and_under_its_name(hub: LoopbackHub, place: Path, pushed: dict):
-    """It is written under another name, which it no longer has by then."""
+    """While it is written the folder has another name; on the Hub it must have its own."""
     kept = {path.name for path in (place / "distilled" / "checkpoint-1").iterdir()}
     folders = {path.rpartition("/")[0] for path in hub.repos["alice/distilled"].files}
     assert folders == {"", "checkpoint-1"}
@@ -253,7 +254,7 @@ def test_a_checkpoint_is_pushed_whole_and_under_its_name(hub: LoopbackHub, place
 
 
 def test_second_push_to_hub_keeps_the_card_of_the_first(hub: LoopbackHub, pushed: dict):
-    """And what stands on the Hub after both is a whole checkpoint."""
+    """After both pushes, there is a whole checkpoint on the Hub."""
     files = hub.repos["alice/by-hand"].files
     assert "library_name: transformers" in files["README.md"].content.decode()
     assert {"pipeline_vlkd.py", "processing_vlkd.py", "image_processing_vlkd.py", "tokenizer.json"} <= set(files)

@@ -13,7 +13,7 @@ from modeling_vlkd.publishing.shareable import find_shareable
 CODE = {
     *("configuration_clip_resnet_vlkd.py", "configuration_vlkd.py", "generation_vlkd.py", "image_processing_vlkd.py"),
     *("modeling_clip_resnet_vlkd.py", "modeling_vlkd.py", "pipeline_vlkd.py", "processing_vlkd.py"),
-    *("known_prefix_vlkd.py", "language_models_vlkd.py", "loading_vlkd.py", "vision_towers_vlkd.py"),
+    *("known_prefix_vlkd.py", "towers_vlkd.py", "memory_vlkd.py", "hub_files_vlkd.py"),
 }
 REST = {"README.md", "config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json"}
 REST |= {"tokenizer.json"}
@@ -24,7 +24,7 @@ def folder(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return shareable_copy(tiny_checkpoint, tmp_path / "tiny")
 
 
-def test_all_that_a_stranger_needs_is_published_and_nothing_else(folder: Path):
+def test_all_that_is_needed_to_load_is_published_and_nothing_else(folder: Path):
     for name in ("training_args.bin", "trainer_state.json", "optimizer.pt", ".secret", "my.png", "notes_vlkd.py"):
         (folder / name).write_text("private")
     for name in ("checkpoint-5/model.safetensors", "runs/events", "pictures/shown.png", "pictures/mine.png"):
@@ -86,7 +86,7 @@ def flip_header(path: Path):
     path.write_bytes(content)
 
 
-# What is done to a good checkpoint, and a part of the one line that is said of it.
+# Each: a change of a good checkpoint, and a part of the line that is then said.
 DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "lacks config.json; save the model into it again"),
     "cut config": (lambda f: (f / "config.json").write_text("{\n"), "config.json, line 2: no JSON"),
@@ -105,8 +105,8 @@ DAMAGES = {
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "lacks tokenizer.json; save the processor"),
     "cut tokenizer": (lambda f: truncate(f / "tokenizer.json"), "its processor does not load"),
     "no pipeline": (lambda f: (f / "pipeline_vlkd.py").unlink(), "lacks pipeline_vlkd.py, which"),
-    "no sibling": (lambda f: (f / "generation_vlkd.py").unlink(), "lacks generation_vlkd.py, which pipeline_vlkd.py"),
-    "broken code": (lambda f: (f / "modeling_vlkd.py").write_text("def ("), "modeling_vlkd.py is no python"),
+    "no sibling": (lambda f: (f / "generation_vlkd.py").unlink(), "lacks generation_vlkd.py, which hub_files_vlkd.py"),
+    "broken code": (lambda f: (f / "modeling_vlkd.py").write_text("def ("), "modeling_vlkd.py is not valid python"),
     "no card": (lambda f: (f / "README.md").unlink(), "There is no model card"),
 }
 

@@ -46,7 +46,7 @@ def test_results_are_contiguous_copies_in_the_targets_dtype():
     source, target = source_and_target()
     result = convert_state_dict({key: tensor.half() for key, tensor in source.items()}, RULES, target)
     assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in result.values())
-    assert result["projection.weight"].untyped_storage().nbytes() == 24  # nothing kept alive of the source
+    assert result["projection.weight"].untyped_storage().nbytes() == 24  # so it does not keep the source's memory
 
 
 @pytest.mark.parametrize(

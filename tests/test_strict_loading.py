@@ -12,7 +12,7 @@ from modeling_vlkd.conversion.strict_loading import check_folder, check_sizes, l
 
 
 def save_bins(folder: Path, old_format: bool, parts: int):
-    """Saves a CLIP, its weights in pickles, in one or in parts with an index."""
+    """Save a CLIP with its weights in one pickle, or in several with an index."""
     save_transformers_clip("clip", folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
@@ -38,7 +38,7 @@ def test_whole_pickles_pass_and_are_loaded(old_format: bool, parts: int, tmp_pat
 
 
 def test_only_files_that_are_read_are_checked(tmp_path: Path):
-    """Beside safetensors, which transformers prefers, a damaged pickle does no harm."""
+    """transformers prefers safetensors, so a damaged pickle beside them does no harm."""
     save_transformers_clip("clip", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     (tmp_path / "pytorch_model-00009-of-00009.bin").write_bytes(b"")
@@ -61,5 +61,5 @@ def test_sizes_that_no_model_has_are_refused_by_name(config: dict, message: str)
         check_sizes(config, "config.json")
 
 
-def test_other_fields_and_sizes_left_out_are_nobodys_business():
+def test_other_fields_and_missing_sizes_are_not_checked():
     check_sizes({"dropout": 0, "patch_size": None, "layers": [3, 4, 6, 3], "task": {"min_length": 0}}, "config.json")

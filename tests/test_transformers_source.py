@@ -77,7 +77,7 @@ def test_half_precision_and_shards_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["clip", "metaclip_2", "siglip", "resnet"])
-def test_a_vision_tower_by_itself_will_do(kind, tmp_path):
+def test_a_vision_tower_by_itself_is_enough(kind, tmp_path):
     if kind == "resnet":
         config = CLIPResNetVisionConfig(layers=(1, 1, 1, 1), width=8, num_attention_heads=4, image_size=32)
         expected = CLIPResNetVisionModelWithProjection(config)
@@ -98,7 +98,7 @@ def test_a_vision_tower_by_itself_will_do(kind, tmp_path):
 
 
 def test_projection_of_the_whole_rules_over_that_of_the_vision_configuration(tmp_path):
-    """Published configurations leave `projection_dim` of the vision tower at its default; CLIP ignores it there."""
+    """In published configurations the vision tower's `projection_dim` is the default; CLIP ignores it there."""
     save_transformers_clip("clip", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["vision_config"]["projection_dim"] = 99

@@ -1,4 +1,4 @@
-"""A model card as small as it can be published with, and a checkpoint that has it."""
+"""The smallest model card that can be published, and a checkpoint with it."""
 
 import shutil
 from pathlib import Path
@@ -20,7 +20,7 @@ A model with random weights.
 
 
 def shareable_copy(checkpoint: Path, folder: Path) -> Path:
-    """Copies a checkpoint and gives it a card."""
+    """Copy a checkpoint and give it a card."""
     shutil.copytree(checkpoint, folder)
     (folder / "README.md").write_text(CARD, encoding="utf-8")
     return folder

@@ -30,10 +30,10 @@ from modeling_vlkd.conversion.fairseq_source import gpt2_pieces
 
 
 TEXT_CFG = {"context_length": 12, "width": 64, "heads": 1, "layers": 2}
-MODEL_CFGS = {  # open_clip's description of each architecture
+MODEL_CFGS = {  # open_clip's descriptions of the architectures
     "vit": {"vision_cfg": {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8}},
     "resnet": {"vision_cfg": {"image_size": 64, "layers": [1, 2, 1, 1], "width": 8, "patch_size": None}},
-    # settings of open_clip's own towers: other heads, other hidden sizes, a text tower of its own
+    # settings that OpenAI's CLIPs do not have: other heads and hidden sizes, another epsilon, keys with `text.`
     "vit-custom": {
         "custom_text": True,
         "vision_cfg": {
@@ -57,14 +57,14 @@ def open_clip_model(kind: str, quick_gelu: bool = False, vocab_size: int = 60) -
 
 
 def openai_model(kind: str) -> CLIP:
-    """QuickGELU, and half precision where OpenAI's are."""
+    """Make a CLIP with QuickGELU, and with half precision for the tensors that OpenAI published so."""
     model = open_clip_model(kind, quick_gelu=True)
     convert_weights_to_lp(model)
     return model
 
 
 def save_openai_archive(kind: str, path: Path, vocab_size: int = 60) -> None:
-    """Traces a model, as OpenAI's archives are, with the sizes and the half precision that those have."""
+    """Save a traced model like OpenAI's archives, which hold sizes as buffers and some tensors in half precision."""
     model = open_clip_model(kind, quick_gelu=True, vocab_size=vocab_size)
     size = MODEL_CFGS[kind]["vision_cfg"]["image_size"]
     for name, value in (("input_resolution", size), ("context_length", 12), ("vocab_size", vocab_size)):
@@ -73,6 +73,7 @@ def save_openai_archive(kind: str, path: Path, vocab_size: int = 60) -> None:
     inputs = {"encode_image": (torch.zeros(1, 3, size, size),), "encode_text": (torch.zeros(1, 12).long(),)}
     traced = torch.jit.trace_module(model, inputs, check_trace=False)
     for name, parameter in traced.named_parameters():
+        # all but tensors such as visual.ln_pre.bias, visual.bn1.weight and token_embedding.weight
         if not re.search(r"ln_|bn\d|downsample\.1|embedding|logit_scale", name):
             parameter.data = parameter.data.half()
     traced.save(str(path))
@@ -116,7 +117,7 @@ TRANSFORMERS_CLIPS = {
 
 
 def save_transformers_clip(kind: str, folder: Path) -> None:
-    """Saves a CLIP of transformers; the joint space has 24 dimensions, or 32 as SigLIP's hidden states."""
+    """Save a CLIP of transformers. Its joint space has 24 dimensions; SigLIP's has 32, like its hidden states."""
     model_class, config_class, text = TRANSFORMERS_CLIPS[kind]
     sizes = {} if kind == "siglip" else {"projection_dim": 24}
     config = config_class(text_config=text, vision_config={**VISION_SIZES, **sizes}, **sizes)
@@ -144,7 +145,7 @@ def tiny_bart() -> BartForConditionalGeneration:
 
 
 def dictionary_entries() -> list[str]:
-    """fairseq orders GPT-2's pieces by their frequency; here backwards."""
+    """List GPT-2's pieces in another order, here backwards; fairseq orders them by their frequency."""
     return [*(str(number) for number in reversed(range(len(gpt2_pieces(MERGES))))), "madeupword0000"]
 
 
@@ -164,7 +165,7 @@ def save_bart(folder: Path) -> BartForConditionalGeneration:
 
 
 def save_fairseq_bart(folder: Path, **arguments) -> BartForConditionalGeneration:
-    """Writes what fairseq's checkpoints of BART hold: the command line, and the tensors under fairseq's names."""
+    """Write a checkpoint like fairseq's of BART, with the command line and the tensors under fairseq's names."""
     model = tiny_bart()
     model.final_logits_bias.zero_()
     names = {"model.shared.weight": "encoder.embed_tokens.weight"}
@@ -177,6 +178,6 @@ def save_fairseq_bart(folder: Path, **arguments) -> BartForConditionalGeneration
     folder.mkdir()
     content = {"args": argparse.Namespace(**arguments), "model": tensors, "extra_state": {"epoch": 3}}
     torch.save(content, folder / "model.pt")
-    (folder / "dict.txt").write_text("".join(f"{entry} {7}\n" for entry in dictionary_entries()))
+    (folder / "dict.txt").write_text("".join(f"{entry} 7\n" for entry in dictionary_entries()))
     (folder / "vocab.bpe").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in MERGES), encoding="utf-8")
     return model

@@ -1,4 +1,4 @@
-"""Make a repository that a stranger can load: where a model comes from, its card, checks, and the push to the Hub.
+"""Make a repository that anybody can load: the origin of a model, its card, checks, and the push to the Hub.
 
 May import the model.
 """

@@ -1,4 +1,4 @@
-"""Writes the model card of a checkpoint from what its run knows, into the text of `card_template.md`."""
+"""Writes the model card of a checkpoint: the facts that its run knows, in the text of `card_template.md`."""
 
 import hashlib
 import json
@@ -18,11 +18,12 @@ from modeling_vlkd import __version__
 from .provenance import CARD_NAME, DATA_ROLES, METADATA_KEY, Provenance, Source
 
 
-GENERATED_NAME = "README.generated.md"  # where a new card goes if somebody has edited the old one
+GENERATED_NAME = "README.generated.md"  # the file of a new card if somebody has edited the old one
 PIPELINE_TAG = "visual-question-answering"
-UNTRAINED = "untrained"  # the tag of a model that was put together and answers nothing yet, in place of a task
+UNTRAINED = "untrained"  # the tag of a model that was put together and not trained; it can do no task yet
 TAGS = ["vlkd", "image-captioning", "image-text-to-text", "knowledge-distillation", "clip", "bart"]
-UNTRAINED_TAGS = ["vlkd", "clip", "bart", UNTRAINED]  # a task among them would make up for the pipeline's
+# Among these is no task, or the Hub would take it for the pipeline_tag.
+UNTRAINED_TAGS = ["vlkd", "clip", "bart", UNTRAINED]
 
 
 @dataclass
@@ -30,18 +31,19 @@ class CardFacts:
     """What is known of a checkpoint.
 
     Args:
-        name: its title.
-        location: what to load it by, as long as it is where it was written: a Hub id or a folder.
+        name: the title of the card.
+        location: the folder or Hub id from which the card loads the model.
         stage: `converted`, `distilled` or `finetuned`.
-        provenance: what went into it.
-        parameters: of which part, how many.
-        image_rows, tower_frozen: how many rows the vision tower gives for a picture, and whether it was left as it is.
+        provenance: what the model was made from.
+        parameters: the number of parameters of each part, as `count_parameters` gives them.
+        image_rows: how many rows the vision tower gives for a picture.
+        tower_frozen: whether the vision tower was left as it is.
         settings: hyper-parameters of the run.
-        losses: the last values that it logged.
-        results: its metrics; the data set of each is named in it.
-        results_note: what has to be said beside them, such as how many runs there were.
-        proof: the checks of a conversion: subject, against what, and the difference allowed.
-        limits: beside those of every VLKD.
+        losses: the last values that the run logged.
+        results: the metrics, each with its data set.
+        results_note: what has to be said beside the metrics, such as how many runs there were.
+        proof: the checks of a conversion: subject, what it was compared with, and the largest difference allowed.
+        limits: limits of this model, beside those of every VLKD.
         tags: added to `TAGS`.
         versions: of the software.
     """
@@ -64,6 +66,7 @@ class CardFacts:
 
 
 def software_versions() -> dict[str, str]:
+    """Read the installed versions of this package, of the libraries that matter most, and of python."""
     libraries = ("transformers", "torch", "datasets", "tokenizers")
     return {
         "modeling_vlkd": __version__,
@@ -73,21 +76,25 @@ def software_versions() -> dict[str, str]:
 
 
 def count_parameters(model: Any) -> dict[str, int]:
-    """Counts all parameters of a model, and those of its vision tower among them."""
+    """Count all parameters of a model, and those of its vision tower."""
     return {"all": model.num_parameters(), "vision_tower": model.base_model.vision_tower.num_parameters()}
 
 
 def count_image_rows(config: Any) -> int:
-    """A ViT gives its class token alone, CLIP's ResNets all rows of their attention pool."""
+    """Count the rows that the vision tower gives for a picture.
+
+    A ViT gives its class token alone, one of CLIP's ResNets all rows of its attention pool.
+    """
     return config.vision_config.num_rows if config.vision_config.model_type == "clip_resnet_vision_model" else 1
 
 
 def has_replay(provenance: Provenance) -> bool:
+    """Tell whether texts were replayed in the training."""
     return any(source.role == "replayed texts" for source in provenance.sources)
 
 
 def make_card(facts: CardFacts) -> ModelCard:
-    """Fills the template in; the metadata are the Hub's own."""
+    """Fill in the template, with metadata that the Hub understands."""
     provenance, untrained = facts.provenance, facts.stage == "converted"
     data = ModelCardData(
         license=provenance.license or "unknown",
@@ -95,7 +102,7 @@ def make_card(facts: CardFacts) -> ModelCard:
         library_name="transformers",
         pipeline_tag=None if untrained else PIPELINE_TAG,
         base_model=provenance.base_models or None,
-        # The Hub takes a list of base models for a merge of their weights, if nobody says otherwise.
+        # Without this, the Hub takes a model with several base models for a merge of their weights.
         base_model_relation="finetune" if provenance.base_models and not untrained else None,
         datasets=provenance.datasets or None,
         tags=[*(UNTRAINED_TAGS if untrained else TAGS), *facts.tags],
@@ -126,57 +133,57 @@ def make_card(facts: CardFacts) -> ModelCard:
 
 
 def inline_code(text: Any) -> str:
-    """Shows a name as it is, in a paragraph or in a table."""
+    """Write a name as Markdown code, for a paragraph or a table; backticks and bars in it are shown as they are."""
     words = " ".join(str(text).split()).replace("|", "\\|")
-    fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))
+    fence = "`" * (1 + max(map(len, re.findall("`+", words)), default=0))  # longer than every run of backticks inside
     space = " " if words.startswith("`") or words.endswith("`") else ""
     return f"{fence}{space}{words}{space}{fence}"
 
 
 def escape(text: Any) -> str:
-    """Shows a name as it is, in a heading."""
+    """Write a name for a heading, so that Markdown shows it as it is: `my_clip` becomes `my\\_clip`."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", " ".join(str(text).split()))
 
 
 def show_number(value: Any) -> str:
-    """Shows a number with at most four significant digits, and what is none as it is."""
+    """Write a float with at most four significant digits, and any other value as it is."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def link(source: Source) -> str:
-    """Shows what has a page on the Hub as a link."""
+    """Write the name of a source, as a link if it has a page on the Hub."""
+    if not source.on_hub:
+        return inline_code(source.name)
     folder = "datasets/" if source.role in DATA_ROLES else ""
-    return (
-        f"[{source.name}](https://huggingface.co/{folder}{source.name})" if source.on_hub else inline_code(source.name)
-    )
+    return f"[{source.name}](https://huggingface.co/{folder}{source.name})"
 
 
 # ---- writing, and not writing over what a user wrote ----
 
 
 def signature(content: str) -> str:
-    """Makes the line by which it can be told whether anybody has edited a card since."""
+    """Make the last line of a card. It has a hash of the lines above, which no longer fits if somebody edits them."""
     digest = hashlib.sha256("\n".join(content.split()).encode()).hexdigest()[:16]
     return f"<!-- Written by modeling_vlkd from the run itself; no run writes over it once it is edited. {digest} -->"
 
 
 def is_untouched(content: str) -> bool:
-    """Whether a card is still as `make_card` made it."""
+    """Tell whether a card is still as `make_card` made it."""
     lines = content.rstrip().splitlines()
     return bool(lines) and lines[-1] == signature("\n".join(lines[:-1]))
 
 
 def write_card(card: ModelCard, folder: str | Path) -> Path:
-    """Writes a card into the folder of a checkpoint.
+    """Write a card into the folder of a checkpoint.
 
     Returns:
-        Its path: `README.md`, or `README.generated.md` where there is a README.md that somebody has written or
-        edited, which stays as it is.
+        The path of the card. This is `README.md`; if somebody has written or edited that file, it stays as it is, and
+        the card is `README.generated.md`.
     """
     path = Path(folder) / CARD_NAME
     if path.exists() and not is_untouched(path.read_text(encoding="utf-8", errors="replace")):
         path = path.with_name(GENERATED_NAME)
-    unfinished = path.with_name(f".{path.name}.unfinished")  # half a card would count as edited
+    unfinished = path.with_name(f".{path.name}.unfinished")  # if writing is cut off, half a card would count as edited
     try:
         card.save(unfinished)
         unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""Where a model comes from, as its card may tell it to strangers: Hub ids and licences, no folder of this machine."""
+"""Where a model comes from, in the form in which it may be published: Hub ids and licenses, but no local paths."""
 
 import re
 from collections.abc import Sequence
@@ -14,15 +14,20 @@ from huggingface_hub.utils import validate_repo_id
 
 
 CARD_NAME = "README.md"
-METADATA_KEY = "vlkd"  # of the block in a card's metadata from which the next card in a row goes on
+# The key of our block in a card's metadata. The card of a model that is made from this one goes on from it.
+METADATA_KEY = "vlkd"
 BASE_ROLES = ("vision tower", "language model", "base model", "checkpoint")
 DATA_ROLES = ("image-caption pairs", "replayed texts", "questions and answers")
-# Options that no card tells of: tokens, how the user keeps books of runs, and that a run was interrupted: the command
-# without it makes the same in one go.
+# Options that a card leaves out: secret tokens, where and under which name the user logs the run, and
+# --resume_from_checkpoint, because the command without it gives the same model in one run.
 UNTOLD = {"hub_token", "push_to_hub_token", "run_name", "logging_dir", "project", "resume_from_checkpoint"}
 UNTOLD |= {"trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
-NAMES = {"image_column", "caption_column", "split", "eval_split", "metric_for_best_model", "message"}  # never paths
-HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "hub_model_id"}  # of others, a/b is a path
+# Options whose value is never a path, even if it has a slash.
+NAMES = {"image_column", "caption_column", "split", "eval_split", "metric_for_best_model", "message"}
+# Options whose value may be a Hub id. In the value of any other option, a/b is a path.
+HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "hub_model_id"}
+# The folders of a path at the beginning of a text or after one of = : , " ' and space, up to the last part:
+# `/home/me/` in `path="/home/me/pictures"`. An address such as `https://host/a` is not matched.
 FOLDERS = re.compile(r"""(^|[=:,"'\s])(?!//)(?:[^/:,="']*/)+(?=[^/:,="'\s])""")
 
 
@@ -31,11 +36,11 @@ class Source:
     """A model or data set that went into a model.
 
     Args:
-        role: as what; one of `BASE_ROLES` or `DATA_ROLES`, or another.
+        role: what it was used as, such as one of `BASE_ROLES` or `DATA_ROLES`.
         name: its Hub id, or the last part of its path.
         on_hub: whether `name` is a Hub id.
-        license: as its own card states it; None if that is not known.
-        note: what else there is to say, such as how many rows.
+        license: the license that its own card states; None if it is not known.
+        note: anything else, such as the number of rows.
     """
 
     role: str
@@ -46,20 +51,20 @@ class Source:
 
     @classmethod
     def find(cls, role: str, name: str | Path, repo_type: str = "model", note: str = "") -> "Source":
-        """Looks up what there is to tell of a folder, file or Hub id; its card is read if it lies on this machine."""
+        """Describe a folder, file or Hub id; its card is read if it is on this machine."""
         shown, on_hub = public_name(name)
         return cls(role, shown, on_hub, stated_license(read_metadata(name, repo_type)), note)
 
 
 @dataclass
 class Provenance:
-    """All that went into a model.
+    """All that a model was made from, and how.
 
     Args:
-        sources: models first, then data sets, in the order in which they came in.
-        commands: the command lines that were run one after the other.
-        license: of the model itself, as somebody stated it.
-        language: codes such as `"en"`, as somebody stated them.
+        sources: models first, then data sets, in the order in which they were used.
+        commands: the command lines in the order in which they were run.
+        license: the license of the model itself; None if nobody stated one.
+        language: codes such as `"en"`; empty if nobody stated any.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -69,17 +74,20 @@ class Provenance:
 
     @classmethod
     def of_towers(cls, vision: str | Path, text: str | Path) -> "Provenance":
-        """Describes a model that is put together from a CLIP and a BART."""
+        """Describe a model that is put together from a CLIP and a BART."""
         sources = [Source.find("vision tower", vision), Source.find("language model", text)]
         return cls(sources, language=stated_languages(read_metadata(text)))
 
     @classmethod
     def of_checkpoint(cls, name: str | Path) -> "Provenance":
-        """Describes a model that was loaded from a VLKD checkpoint; a folder's card tells what went into it before."""
+        """Describe a model that was loaded from a VLKD checkpoint.
+
+        The card in a checkpoint's folder tells what it was made from. A checkpoint on the Hub is the only source.
+        """
         metadata, (shown, on_hub) = read_metadata(name), public_name(name)
         stated, language = as_list(metadata.get("license"))[:1], stated_languages(metadata)
         license = str(stated[0]) if stated and stated[0] != "unknown" else None
-        if on_hub:  # its own repository tells the rest
+        if on_hub:  # a reader finds the rest in its repository
             return cls([Source.find("checkpoint", name)], license=license, language=language)
         block = metadata.get(METADATA_KEY)
         block = block if isinstance(block, dict) else {}
@@ -90,7 +98,7 @@ class Provenance:
 
     @classmethod
     def of_config(cls, config: Any) -> "Provenance":
-        """Describes a model in memory by the names that it was loaded from, or its towers."""
+        """Describe a model in memory by the name that it, or each of its towers, was loaded from."""
         if config._name_or_path:
             return cls.of_checkpoint(config._name_or_path)
         vision, text = config.vision_config._name_or_path, config.text_config._name_or_path
@@ -98,45 +106,49 @@ class Provenance:
 
     @property
     def base_models(self) -> list[str]:
-        """Hub ids of the models."""
+        """List the Hub ids of the models."""
         return self.ids_of(BASE_ROLES)
 
     @property
     def datasets(self) -> list[str]:
-        """Hub ids of the data sets."""
+        """List the Hub ids of the data sets."""
         return self.ids_of(DATA_ROLES)
 
     def ids_of(self, roles: Sequence[str]) -> list[str]:
+        """List the Hub ids of the sources with one of these roles, each once."""
         return list(dict.fromkeys(source.name for source in self.sources if source.on_hub and source.role in roles))
 
     def add_source(self, source: Source):
-        """Adds a source, once: a run that is resumed or goes on names the same again."""
+        """Add a source, unless it is there already: a run that is resumed adds the same sources again."""
         if source not in self.sources:
             self.sources.append(source)
 
     def as_metadata(self) -> dict[str, Any]:
-        """What the next card reads; values that say nothing are left out."""
+        """Give the sources and commands as metadata for `of_checkpoint`; empty values are left out."""
         made_from = [{name: value for name, value in asdict(source).items() if value} for source in self.sources]
         return {"made_from": made_from, "commands": list(self.commands)}
 
 
 def public_name(name: str | Path) -> tuple[str, bool]:
-    """Gives a name that may be published, and whether it is a Hub id: of a path, the last part.
+    """Give a name in the form in which it may be published, and tell whether it is a Hub id.
 
-    `name` may be one of open_clip's names too: `ViT-B-16:epoch_32.pt`, `hf-hub:laion/CLIP-ViT-B-32`.
+    Of a path, this is the last part. open_clip's names are understood, too: `ViT-B-16:/home/me/epoch_32.pt` becomes
+    `ViT-B-16:epoch_32.pt`, and `hf-hub:laion/CLIP-ViT-B-32` becomes the Hub id `laion/CLIP-ViT-B-32`.
     """
     path = Path(name).expanduser()
     if path.exists():
-        return path.resolve().name if path.name in ("", "..") else path.name, False
+        return path.resolve().name if path.name in ("", "..") else path.name, False  # "." and ".." have no name
     prefix, colon, rest = str(name).partition(":")
     if colon and "/" not in prefix:
         if prefix == "hf-hub":
             return rest, is_hub_id(rest)
-        return (Path(rest).name if prefix == "local-dir" else f"{prefix}:{Path(rest).name}"), False
+        last = Path(rest).name
+        return (last if prefix == "local-dir" else f"{prefix}:{last}"), False
     return (str(name), True) if is_hub_id(str(name)) else (path.name, False)
 
 
 def is_hub_id(name: str) -> bool:
+    """Tell whether a name has the form of a Hub id; the Hub is not asked."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -145,7 +157,7 @@ def is_hub_id(name: str) -> bool:
 
 
 def is_source(entry: Any) -> bool:
-    """Whether an entry of a card's metadata, which anybody may have edited, describes a source."""
+    """Tell whether an entry of a card's metadata describes a source; anybody may have edited the card."""
     return (
         isinstance(entry, dict)
         and {"role", "name"} <= set(entry) <= set(Source.__dataclass_fields__)
@@ -154,15 +166,17 @@ def is_source(entry: Any) -> bool:
 
 
 def as_list(value: Any) -> list:
-    """A field of a card's metadata holds one value, several, or none."""
-    return value if isinstance(value, list) else [] if value is None else [value]
+    """Make a list of a field of a card's metadata, which may hold one value, a list of values, or None."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def read_metadata(name: str | Path, repo_type: str = "model") -> dict[str, Any]:
-    """Reads the metadata of a card: in a folder, or in the Hub's cache on this machine; nothing is downloaded.
+    """Read the metadata of the card in a folder or, for a Hub id, in the cache on this machine. Nothing is downloaded.
 
     Returns:
-        Nothing where there is no card, or one whose metadata cannot be read.
+        The metadata; empty if there is no card, or if its metadata cannot be read.
     """
     path = Path(name).expanduser()
     shown, on_hub = public_name(name)
@@ -171,13 +185,15 @@ def read_metadata(name: str | Path, repo_type: str = "model") -> dict[str, Any]:
         snapshots = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=shown, repo_type=repo_type) / "snapshots"
         cards = sorted(snapshots.glob(f"*/{CARD_NAME}"), key=lambda card: card.stat().st_mtime, reverse=True)
     try:
-        return metadata_load(cards[0]) or {} if cards and cards[0].is_file() else {}
+        if not cards or not cards[0].is_file():
+            return {}
+        return metadata_load(cards[0]) or {}
     except (ValueError, OSError, yaml.YAMLError):
         return {}
 
 
 def stated_license(metadata: dict[str, Any]) -> str | None:
-    """Gives the licence that a card states, by the Hub's identifiers; of one of its own, the name."""
+    """Give the license that a card states: the Hub's identifier or, if this is `other`, its `license_name`."""
     names = [
         str(metadata.get("license_name") or each) if each == "other" else str(each)
         for each in as_list(metadata.get("license"))
@@ -186,16 +202,21 @@ def stated_license(metadata: dict[str, Any]) -> str | None:
 
 
 def stated_languages(metadata: dict[str, Any]) -> list[str]:
+    """Give the codes of the languages that a card states."""
     return [code for code in as_list(metadata.get("language")) if isinstance(code, str)]
 
 
 def hide_folders(text: str) -> str:
-    """Reduces paths within a text to their last part: where a user keeps files is nobody's business."""
+    """Cut paths within a text down to their last part, because the user's folders are private."""
     return FOLDERS.sub(r"\1", text)
 
 
 def public_words(words: Sequence[str]) -> list[str]:
-    """Gives the words of a command line without what is `UNTOLD`, and of paths the last part."""
+    """Give the words of a command line in the form in which they may be published.
+
+    Options in `UNTOLD` are left out with their values, and paths are cut down to their last part: `--seed 1
+    --run_name mine --dataset /home/me/pictures` becomes `--seed 1 --dataset pictures`.
+    """
     kept, option = [], ""
     for word in map(str, words):
         flag, value = "", word
@@ -208,7 +229,7 @@ def public_words(words: Sequence[str]) -> list[str]:
 
 
 def public_value(option: str, value: str) -> str:
-    """Gives the value of an option as it may be published: Hub ids as they are, of a path the last part."""
+    """Give an option's value in the form in which it may be published: a Hub id whole, of a path the last part."""
     if "/" not in value or option in NAMES:
         return value
     if value.startswith(("{", "[")) or "=" in value:  # JSON, or settings such as `betas=(0.9,0.98),states=here/x`

@@ -1,4 +1,4 @@
-"""Finds out what of a folder to publish, and whether a stranger could load it: nothing here asks the Hub."""
+"""Chooses the files of a folder to publish, and checks that anybody could load them. The Hub is not asked."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ from .errors import PublishError, first_line
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 GENERATION = "generation_config.json"
-# What a model may be saved as, and the Auto class that loads it as that.
+# The classes of a saved model, each with the Auto class that loads it.
 AUTO_CLASSES = {
     "VLKDForConditionalGeneration": "AutoModelForImageTextToText",
     "VLKDForSequenceClassification": "AutoModelForSequenceClassification",
@@ -36,11 +36,11 @@ SAVE_PROCESSOR = "save the processor into it again: `processor.save_pretrained(f
 
 @dataclass(frozen=True)
 class Shareable:
-    """What of a folder belongs into a repository.
+    """The files of a folder, with those that belong in a repository.
 
-    architecture: the class of the model.
-    files: relative paths of what to publish.
-    left_out: relative paths of the rest; folders end with a slash.
+    architecture: the name of the model's class.
+    files: relative paths of the files to publish.
+    left_out: relative paths of all others; folders end with a slash.
     size: bytes of all files to publish.
     """
 
@@ -51,10 +51,10 @@ class Shareable:
 
 
 def find_shareable(folder: Path) -> Shareable:
-    """Checks that a folder is a whole VLKD checkpoint, with a card and the code that a stranger needs to load it.
+    """Check that a folder is a whole VLKD checkpoint, with a card and the code to load it without this package.
 
     Raises:
-        PublishError: something is missing, damaged or contradictory; with what to do about it.
+        PublishError: something is missing, damaged or contradictory; the message says what to do.
     """
     if not folder.is_dir():
         raise PublishError(f"{folder} is not a folder; give the folder of a checkpoint.")
@@ -78,7 +78,7 @@ def find_shareable(folder: Path) -> Shareable:
 
 
 def refuse_what_is_no_model(folder: Path):
-    """Stops at folders of which no saving again would make a checkpoint."""
+    """Refuse folders without a model, where the advice to save a file again would not help."""
     if (folder / "config.json").is_file():
         return
     if (folder / "adapter_config.json").is_file():
@@ -93,7 +93,7 @@ def refuse_what_is_no_model(folder: Path):
 
 
 def read_json(folder: Path, name: str, remedy: str) -> dict[str, Any]:
-    """Reads a JSON object; anything else is a PublishError with the line."""
+    """Read a JSON object; raise PublishError with the line if the file holds anything else."""
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -108,8 +108,8 @@ def read_json(folder: Path, name: str, remedy: str) -> dict[str, Any]:
 
 
 def check_weights(folder: Path) -> set[str]:
-    """Names the files with weights that `from_pretrained` would read, each of them present and whole."""
-    if (folder / WEIGHTS).is_file():  # transformers prefers it to an index, and so it is what was tried last
+    """List the files with weights that `from_pretrained` would read; refuse a file that is missing or damaged."""
+    if (folder / WEIGHTS).is_file():  # if there is an index, too, transformers does not read it
         check_safetensors(folder / WEIGHTS)
         return {WEIGHTS}
     if not (folder / INDEX).is_file():
@@ -128,10 +128,10 @@ def check_weights(folder: Path) -> set[str]:
 
 
 def check_safetensors(path: Path) -> set[str]:
-    """Reads the header of a file with weights, which has to cover the file to its last byte.
+    """Read the header of a file with weights, and refuse a file whose length does not fit the header.
 
     Returns:
-        The names of its tensors.
+        The names of the tensors in it.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -141,8 +141,14 @@ def check_safetensors(path: Path) -> set[str]:
 
 
 def check_code(folder: Path) -> set[str]:
-    """Names the python files that loading the checkpoint without this package runs, each of them present."""
-    wanted = {}
+    """List the python files that are run when somebody without this package loads the checkpoint.
+
+    These are the files that a configuration names, and their siblings that they import.
+
+    Raises:
+        PublishError: a file is missing, or it is not valid python.
+    """
+    wanted = {}  # files still to check, each with the file that names it
     for name in ("config.json", "processor_config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             for reference in code_references(read_json(folder, name, SAVE_PROCESSOR)):
@@ -156,18 +162,18 @@ def check_code(folder: Path) -> set[str]:
         except FileNotFoundError as error:
             raise PublishError(f"{folder} lacks {name}, which {reason} names; {SAVE_MODEL}.") from error
         except (SyntaxError, ValueError) as error:
-            raise PublishError(f"{path} is no python ({first_line(error)}); {SAVE_MODEL}.") from error
+            raise PublishError(f"{path} is not valid python ({first_line(error)}); {SAVE_MODEL}.") from error
         needed.add(name)
         siblings = {f"{module}.py" for module in get_relative_imports(path)}
-        wanted.update(dict.fromkeys(siblings - needed, name))
+        wanted.update(dict.fromkeys(sorted(siblings - needed), name))  # sorted: the same message each time
     return needed
 
 
 def code_references(config: dict[str, Any]) -> Iterator[str]:
-    """Finds the `module.Class` of every auto map and custom pipeline, at any depth."""
+    """Find the `module.Class` of every auto map and custom pipeline, at any depth."""
     for key, value in config.items():
         if key == "auto_map":
-            for reference in value.values():  # tokenizers have two, of which one may be None
+            for reference in value.values():  # of a tokenizer: a list of two, of which one may be None
                 yield from filter(None, reference if isinstance(reference, list) else [reference])
         elif key == "custom_pipelines":
             yield from (pipeline["impl"] for pipeline in value.values())
@@ -176,28 +182,30 @@ def code_references(config: dict[str, Any]) -> Iterator[str]:
 
 
 def check_processor(folder: Path) -> set[str]:
-    """Names the files of processor and tokenizer, which have to load."""
+    """List the files of the processor and its tokenizer; refuse them if they do not load."""
     read_json(folder, "processor_config.json", SAVE_PROCESSOR)
     read_json(folder, "tokenizer_config.json", SAVE_PROCESSOR)
     try:
         processor = VLKDProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers' files are read by Rust code that raises a bare Exception
+    except Exception as error:  # the files of tokenizers are read by Rust code, which raises a bare Exception
         raise PublishError(
             f"{folder}: its processor does not load ({first_line(error)}); {SAVE_PROCESSOR}."
         ) from error
     vocabulary = set(processor.tokenizer.vocab_files_names.values()) - {"tokenizer.json"}
     files = present(folder, PROCESSOR_FILES | vocabulary)
-    if "tokenizer.json" not in files and not vocabulary <= files:  # it loads all the same, and knows no word
+    # Without these files, transformers makes a tokenizer that knows no word.
+    if "tokenizer.json" not in files and not vocabulary <= files:
         raise PublishError(f"{folder} lacks tokenizer.json; {SAVE_PROCESSOR}.")
     return files
 
 
 def present(folder: Path, names: set[str]) -> set[str]:
+    """Choose those names that are files of the folder."""
     return {name for name in names if (folder / name).is_file()}
 
 
 def check_model(folder: Path, architecture: str):
-    """Compares configuration and weights, without reading a weight."""
+    """Refuse weights that do not fit the configuration; only their names and shapes are read."""
     model_class = getattr(modeling_vlkd, architecture)
     try:
         load_whole(model_class, folder, device_map="meta")
@@ -207,13 +215,17 @@ def check_model(folder: Path, architecture: str):
 
 
 def leftovers(folder: Path, files: set[str]) -> Iterator[str]:
-    """Names what is not published: whole folders, or what lies beside a published picture in one."""
+    """List what is not published.
+
+    A folder is listed as a whole, with a slash. If a picture in it is published, the other files in it are listed.
+    """
     for path in sorted(folder.iterdir()):
         if not path.is_dir():
             if path.name not in files:
                 yield path.name
         elif any(name.startswith(f"{path.name}/") for name in files):
             inside = (each for each in sorted(path.rglob("*")) if each.is_file())
-            yield from (name for each in inside if (name := each.relative_to(folder).as_posix()) not in files)
+            names = (each.relative_to(folder).as_posix() for each in inside)
+            yield from (name for name in names if name not in files)
         else:
             yield f"{path.name}/"
