@@ -183,7 +183,7 @@ def check_teacher(original: TextProbe, converted: TextProbe) -> list[Check]:
     checks = [Check("text embeddings, relative", original.library, difference, EMBEDDING_LIMIT)]
     if original.tokens is not None and converted.tokens is not None:
         wrong = sum(ours != theirs for ours, theirs in zip(converted.tokens, original.tokens, strict=True))
-        checks.append(Check("sentences tokenised otherwise", original.library, wrong, 0))
+        checks.append(Check("sentences tokenized otherwise", original.library, wrong, 0))
     return checks
 
 

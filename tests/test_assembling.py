@@ -76,7 +76,7 @@ def test_without_a_tokenizer_the_vision_tower_is_converted_all_the_same(sources,
         (tmp_path / "clip" / name).unlink()
     report = convert(str(tmp_path / "clip"), str(sources / "bart"), tmp_path / "out")
     assert "text embeddings, relative" in {check.subject for check in report.checks}
-    assert "sentences tokenised otherwise" not in {check.subject for check in report.checks}
+    assert "sentences tokenized otherwise" not in {check.subject for check in report.checks}
 
 
 def read_all(folder):
