@@ -1,10 +1,10 @@
-"""Measures the peak memory of `vlkd convert` against its limit: 1.2 times the larger tower plus the output.
+"""Measure the peak memory of `vlkd convert` against its limit: 1.2 times the sum of larger tower and output.
 
     python benchmarks/conversion_memory.py --vision RN50x16 --form openai --text base
 
-Makes a CLIP and a BART of full size with random weights in a temporary folder, and converts them in a process of its
-own, whose memory is counted from after the imports, proof and text teacher included, mapped files too. Linux only.
-Needs disk for both towers and twice the output (ViT-B-16 and BART-base: 2.5 GB; RN50x64 and BART-large: 11 GB).
+It makes a CLIP and a BART of full size with random weights in a temporary folder, and converts them in a separate
+process. The memory of that process is counted from after its imports, with the proof and with mapped files. Linux
+only. Needs disk for both towers and twice the output (ViT-B-16 and BART-base: 2.5 GB; RN50x64 and BART-large: 11 GB).
 """
 
 import argparse
@@ -20,11 +20,11 @@ LARGE = {"d_model": 1024, "encoder_layers": 12, "decoder_layers": 12, "encoder_f
 LARGE |= {"encoder_attention_heads": 16, "decoder_attention_heads": 16}
 BASE = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
 BASE |= {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
-FACTOR = 1.2  # peak memory allowed, times the larger tower and the output
+FACTOR = 1.2  # the peak may be so many times the size of the larger tower and the output together
 
 
 def make_clip(name: str, form: str, folder: Path) -> str:
-    """Writes a CLIP with random weights; returns what `--vision` calls it."""
+    """Write a CLIP with random weights; return its name for `--vision`."""
     import open_clip
     import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
@@ -53,7 +53,7 @@ def make_clip(name: str, form: str, folder: Path) -> str:
 
 
 def make_bart(size: str, folder: Path) -> str:
-    """Writes a BART with random weights and the miniature's tokenizer."""
+    """Write a BART with random weights and the miniature's tokenizer."""
     from transformers import AutoTokenizer, BartConfig, BartForConditionalGeneration
 
     from modeling_vlkd.miniature.distilling import WEIGHTS
@@ -64,14 +64,14 @@ def make_bart(size: str, folder: Path) -> str:
 
 
 def peak_memory() -> int:
-    """The largest resident set of this process so far, in bytes."""
+    """Return the largest resident set of this process so far, in bytes."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def measure(vision: str, text: str, output: Path) -> dict[str, float]:
-    """Converts, and counts bytes: peak above the imports, larger tower, output."""
+    """Convert, and return bytes: the peak above the imports, the larger tower and the output."""
     from modeling_vlkd.conversion.assembling import convert
 
     imports = peak_memory()
@@ -86,7 +86,7 @@ def measure(vision: str, text: str, output: Path) -> dict[str, float]:
 
 
 def in_own_process(*arguments: str) -> str:
-    """Runs one step of this script apart, so that its memory is its own; returns its last line."""
+    """Run one step of this script in a new process, so that its memory is counted alone; return its last line."""
     result = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
     if result.returncode:
         raise SystemExit(result.returncode)

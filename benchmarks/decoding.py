@@ -1,11 +1,12 @@
-"""Measures what it takes that a model goes on after the known beginning of its prompt, and how it should be asked.
+"""Measure how well a model continues after the known beginning of its prompt, and whether to force that beginning.
 
     python benchmarks/decoding.py --seeds 3
 
-Captions of a user's own pictures do not begin as the caption prompt does, `A picture of`. So the miniature is trained
-with 250 training pictures of easy-VQA, whose captions are written in six other ways, and asked about 300 pictures that
-it has not seen: with the known beginning forced and not, for several shares of captions that training writes as the
-filling of their prompt (`--whole_text_share`). Half an hour on two cores for three seeds.
+The captions of a user's own pictures do not begin with `A picture of`, as the caption prompt does. So the miniature is
+trained on 250 training pictures of easy-VQA whose captions are written in six other ways. Then it is asked about 300
+pictures that it has not seen, once with the known beginning forced and once without. This is repeated for several
+values of `--whole_text_share`, the share of captions that training writes as filled prompts. Three seeds take half an
+hour on two cores.
 """
 
 import argparse
@@ -28,22 +29,23 @@ from modeling_vlkd.trainers import VLKDDistillationConfig, VLKDDistillationTrain
 
 
 TEMPLATES = (
-    "{colour} {shape}",
-    "some {shape} in {colour}",
-    "a {shape}, {colour}",
-    "we see one {colour} {shape} on a wall",
-    "{colour} is the {shape} in this one",
-    "the {shape} here is {colour}",
+    "{color} {shape}",
+    "some {shape} in {color}",
+    "a {shape}, {color}",
+    "we see one {color} {shape} on a wall",
+    "{color} is the {shape} in this one",
+    "the {shape} here is {color}",
 )
 TRAINED, ASKED, EPOCHS, BATCH_SIZE = 250, 300, 30, 32
 
 
 def caption_of(scene: Scene, rng: random.Random) -> str:
-    return rng.choice(TEMPLATES).format(colour=scene.colour, shape=scene.shape)
+    """Write a caption of a scene in one of the six ways."""
+    return rng.choice(TEMPLATES).format(color=scene.color, shape=scene.shape)
 
 
 def measure(teachers: Teachers, train: Split, test: Split, share: float, seed: int, align: bool) -> dict[str, float]:
-    """Distil once and ask both ways: the share of captions with the right color and shape, and of right answers."""
+    """Distill once, ask both ways, and return the share of right answers and that of captions which name the scene."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     rows = embed_images(teachers.clip, teachers.clip_processor, train.images[:TRAINED])[:, None]  # (pictures, 1, dim)
@@ -80,7 +82,7 @@ def measure(teachers: Teachers, train: Split, test: Split, share: float, seed: i
     for name, force_prefix in (("forced", True), ("free", False)):
         settings = {"batch_size": 256, "force_prefix": force_prefix}
         captioned = [best["caption"] for [best] in generate_captions(model, processor, seen, **settings)]
-        named = [scene.colour in caption and scene.shape in caption for scene, caption in zip(test.scenes, captioned)]
+        named = [scene.color in caption and scene.shape in caption for scene, caption in zip(test.scenes, captioned)]
         answered = [
             best["answer"] for [best] in generate_answers(model, processor, questions, seen, index, **settings)
         ]

@@ -41,12 +41,12 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import_module(".registration", __name__)  # nothing new but in the command, which has put it off
+    import_module(".registration", __name__)  # done already, except in the command `vlkd`, which skips it below
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def _runs_as_command() -> bool:
-    """Whether this process runs the installed command `vlkd`, and not a script of a user's that has its name."""
+    """Tell whether this process runs the installed command `vlkd`, not a user's own script of the same name."""
     script = Path(sys.argv[0] if sys.argv else "")
     if script.name.lower() not in ("vlkd", "vlkd.exe", "vlkd-script.py"):
         return False
@@ -57,6 +57,7 @@ def _runs_as_command() -> bool:
     return any(file.name == script.name and Path(file.locate()).resolve() == script.resolve() for file in installed)
 
 
-# Importing torch takes seconds, which `vlkd --help` should not cost: there, the first class asked for does this.
+# Registration imports torch, which takes seconds. So that `vlkd --help` answers at once, the command does not register
+# here: `__getattr__` registers when the first class is asked for.
 if not _runs_as_command():
     import_module(".registration", __name__)

@@ -37,16 +37,16 @@ class CLIPResNetVisionConfig(PreTrainedConfig):
 
     @property
     def hidden_size(self) -> int:
-        """Channels of the last feature map, which are the width of the attention pool."""
+        """Return the number of channels of the last feature map, which is the width of the attention pool."""
         return self.width * 32
 
     @property
     def num_rows(self) -> int:
-        """Rows of the attention pool: the mean of the last feature map, then one for each of its positions."""
+        """Return the number of rows of the attention pool: the last feature map's mean, and each of its positions."""
         return 1 + (self.image_size // 32) ** 2
 
     def validate_architecture(self):
-        """Part of `@strict`-powered validation: checks that the sizes fit together."""
+        """Check that the sizes fit together; `@strict` calls every method that is named `validate_...`."""
         if len(self.layers) != 4 or min(self.layers) < 1:
             raise ValueError(f"Expected four stages of at least one block each, got layers={self.layers}.")
         if self.hidden_size % self.num_attention_heads:

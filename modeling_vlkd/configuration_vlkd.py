@@ -21,11 +21,15 @@ from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 def check_text_config(text_config: dict[str, Any], name: str):
     """Refuse language models that do not write texts as BART does: one first token, the words, the end token.
 
-    BART's first token is `<s>`, that of mBART-50 the code of the language. Its predecessors have the code at the end.
+    BART's first token is `<s>`; mBART-50's is the code of the language. The mBART before it (mbart-large-cc25) puts
+    the code at the end.
 
     Args:
         text_config: the configuration, as a dictionary.
-        name: of the model, for the ValueError.
+        name: what the error message calls the model.
+
+    Raises:
+        ValueError: a model of another kind, or an mBART older than mBART-50.
     """
     model_type = text_config.get("model_type")
     if model_type not in ("bart", "mbart"):
@@ -46,15 +50,15 @@ class VLKDConfig(PreTrainedConfig):
         text_config (`dict` or `PreTrainedConfig`, *optional*):
             The BART, or an `mbart` in the format of mBART-50. Defaults to `bart`.
         projection_dim (`int`, *optional*):
-            Width of CLIP's joint space. Taken from `vision_config` (SigLIP, which has no projection: its
-            `hidden_size`); an unequal value is an error.
+            Width of CLIP's joint space. Taken from `vision_config`: its `projection_dim`, or its `hidden_size` for a
+            SigLIP, which has no projection. Any other value is an error.
         text_pooling (`str`, *optional*, defaults to `"bos"`):
             Which BART encoder state stands for the sentence: `"bos"` (first token), `"eos"` (last token) or `"mean"`.
         freeze_vision_tower (`bool`, *optional*, defaults to `True`):
-            Keep CLIP as it is: no gradients, and eval mode whatever `train()` is told.
+            Keep CLIP as it is: it gets no gradients and stays in eval mode even after `train()`.
         bridge_text_only (`bool`, *optional*, defaults to `True`):
-            Without an image, send the text through CLIP's space (`W'_e W_e E`), as beside an image. `False` gives the
-            decoder BART's own encoder states.
+            Without an image, still send the text through CLIP's space (`W'_e W_e E`), as is done with an image. With
+            `False`, a text without an image reaches the decoder as BART's own encoder states.
         logit_scale_init_value (`float`, *optional*, defaults to `ln(1 / 0.07)`):
             Logarithm of the initial inverse temperature of the contrastive loss.
 
@@ -93,19 +97,20 @@ class VLKDConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs):
-        # A loaded `custom_pipelines` beats the pipeline registry and asks for trust even where this package is
-        # imported. Only the copy that runs as remote code may keep it; `to_dict` writes it back for the Hub.
+        # If a loaded configuration kept `custom_pipelines`, `pipeline()` would use it instead of the registry, and ask
+        # for `trust_remote_code` although this package is imported. So only the copy of this file that runs as remote
+        # code keeps it. `to_dict` writes it again for the Hub.
         custom_pipelines = kwargs.pop("custom_pipelines", None)
         if custom_pipelines is not None and __name__.startswith("transformers_modules."):
             kwargs["custom_pipelines"] = custom_pipelines
-        # Our own ResNet configuration is no Auto class, so it is built before the base class looks for it there.
+        # AutoConfig does not know our ResNet configuration, so it is built before the base class asks AutoConfig.
         if (
             isinstance(self.vision_config, dict)
             and self.vision_config.get("model_type") == CLIPResNetVisionConfig.model_type
         ):
             self.vision_config = CLIPResNetVisionConfig(**self.vision_config)
         super().__post_init__(**kwargs)
-        self.pad_token_id = self.text_config.pad_token_id  # Seq2SeqTrainer looks for it here
+        self.pad_token_id = self.text_config.pad_token_id  # Seq2SeqTrainer reads it from the outer configuration
         tower_dim = getattr(self.vision_config, "projection_dim", None) or self.vision_config.hidden_size
         if self.projection_dim is None:
             self.projection_dim = tower_dim
@@ -130,8 +135,8 @@ class VLKDConfig(PreTrainedConfig):
         output["auto_map"] = AUTO_MAP
         output["custom_pipelines"] = CUSTOM_PIPELINES
         for part in ("vision_config", "text_config"):
-            output[part].pop("_name_or_path", None)  # the folders of whoever made it are nothing to publish
-            output[part].pop("auto_map", None)  # nor is code that is not copied
+            output[part].pop("_name_or_path", None)  # a folder on the machine where the model was made: private
+            output[part].pop("auto_map", None)  # it would name code files that are not copied
         return output
 
 

@@ -1,4 +1,4 @@
-"""Answers and captions for many prompts at once: what the pipelines, the command line and evaluation all call."""
+"""Generate answers and captions for many prompts at once; the pipelines, the commands and evaluation call this."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -23,19 +23,20 @@ def generate_answers(
     batch_size: int = 64,
     **generate_kwargs: Any,
 ) -> list[list[dict[str, Any]]]:
-    """Answers questions about images whose rows are known: one vision pass serves any number of questions.
+    """Answer questions about images whose rows are known: one vision pass serves any number of questions.
 
     Args:
         model: a `VLKDForConditionalGeneration`.
         questions: any wording, any mixture of lengths.
-        image_embeds: `(images, rows, projection_dim)`, from `model.get_image_rows`; without it, text alone answers.
-        image_index: for each question, which image it is about. Defaults to question i about image i.
-        num_masks: masks in each prompt; the processor's default where None.
-        top_k: how many different answers to look for, by `2 * top_k` beams and by probability alone, however long they
-            are (`length_penalty=0`).
+        image_embeds: `(images, rows, projection_dim)`, from `model.get_image_rows`. Without it, the model sees only
+            the texts.
+        image_index: for each question, which image it is about. By default, question i is about image i.
+        num_masks: masks in each prompt. By default, as many as the processor says.
+        top_k: how many different answers to look for. More than one are searched with at least `2 * top_k` beams and
+            ranked by probability alone, whatever their lengths (`length_penalty=0`).
         batch_size: questions decoded at once.
-        generate_kwargs: for `model.generate`, over the checkpoint's own `generation_config`. With
-            `num_return_sequences` come so many answers as they were written, be some of them equal.
+        generate_kwargs: for `model.generate`; they win over the checkpoint's own `generation_config`. With
+            `num_return_sequences=n`, n answers are returned as they were written, even if some are equal.
 
     Returns:
         For each question, at most `top_k` times `{"answer": str, "score": float}`, best first, where the score is the
@@ -57,7 +58,7 @@ def generate_captions(
     batch_size: int = 64,
     **generate_kwargs: Any,
 ) -> list[list[dict[str, Any]]]:
-    """Captions images whose rows are known; see `generate_answers`.
+    """Caption images whose rows are known; see `generate_answers` for the arguments.
 
     Returns:
         For each image, at most `top_k` times `{"caption": str, "score": float}`, best first.
@@ -72,9 +73,10 @@ def generate_captions(
 def name_texts(
     name: str, extract: Callable[[list[str]], list[str]], scored: list[tuple[str, float]], top_k: int | None
 ) -> list[dict[str, Any]]:
-    """Take what is said out of scored texts, best first: of each text, or for `top_k` the best that differ.
+    """Extract the answers or captions from scored texts and sort them, best first.
 
-    Of the latter none says nothing, unless all do.
+    With `top_k=None`, every text gives one entry. With a number, at most `top_k` different entries are kept; empty
+    ones are left out, unless all are empty.
     """
     said = list(zip(extract([text for text, _ in scored]), (score for _, score in scored)))
     if top_k is not None:
@@ -87,7 +89,7 @@ def name_texts(
 
 
 def rows_of_images(image_embeds: Tensor | None, image_index: Sequence[int] | None, count: int) -> Tensor | None:
-    """Check and make the index of an image for each of `count` questions; None if there are no images."""
+    """Return the index of the image for each of `count` questions, `(count,)`, or None if there are no images."""
     if image_embeds is None:
         return None
     if image_index is None:
@@ -98,7 +100,7 @@ def rows_of_images(image_embeds: Tensor | None, image_index: Sequence[int] | Non
 
 
 def batches_of_equal_length(lengths: Sequence[int], batch_size: int) -> Iterable[list[int]]:
-    """Yields positions in batches whose known beginnings have one length, so that all of them are read at once."""
+    """Yield batches of positions; within a batch, all known beginnings have one length, so they are read together."""
     by_length = defaultdict(list)
     for position, length in enumerate(lengths):
         by_length[length].append(position)
@@ -110,25 +112,30 @@ def batches_of_equal_length(lengths: Sequence[int], batch_size: int) -> Iterable
 def generation_settings(
     model: PreTrainedModel, processor: VLKDProcessor, top_k: int, generate_kwargs: dict[str, Any]
 ) -> tuple[GenerationConfig, dict[str, Any]]:
-    """Join the checkpoint's decoding and what a caller wants of it, and give what is left for `forward`.
+    """Merge the checkpoint's generation config and the caller's settings; also return the arguments for `forward`.
 
-    It is one whole configuration, for `generate()` deprecates a given one beside other arguments.
+    Everything goes into one configuration, because `generate()` deprecates a `generation_config` together with other
+    generation arguments.
     """
-    most = model.config.text_config.vocab_size // 2
+    most = model.config.text_config.vocab_size // 2  # 2 * top_k beams start with as many different tokens
     if not 1 <= top_k <= most:
         raise ValueError(f"top_k={top_k}: ask for at least one text, and for at most {most} (half the vocabulary).")
     if top_k > 1 and "num_return_sequences" in generate_kwargs:
-        raise ValueError("Got top_k and num_return_sequences: give one, different texts or those that are written.")
+        raise ValueError(
+            "Got top_k and num_return_sequences: give top_k for different texts, or num_return_sequences for all that "
+            "are written."
+        )
     settings = deepcopy(generate_kwargs.pop("generation_config", None) or model.generation_config)
     if generate_kwargs.get("do_sample") or (settings.do_sample and settings.num_beams is None):
-        generate_kwargs.setdefault("num_beams", 1)  # the beams of the checkpoint are for the one best text
+        # The checkpoint's beams are meant to find the one best text. Samples from a beam search would be nearly equal.
+        generate_kwargs.setdefault("num_beams", 1)
     settings.update(**model.generation_config.to_dict(), defaults_only=True, allow_custom_entries=True)
-    if settings.to_dict().get("mask_token_id") is None:  # a checkpoint of before, or one put together by hand
+    if settings.to_dict().get("mask_token_id") is None:  # an old checkpoint, or a model that was assembled by hand
         settings.mask_token_id = processor.tokenizer.mask_token_id
     if settings.to_dict().get("force_prefix") is None:
         settings.force_prefix = True
     if top_k > 1:
-        # Several of the beams say the same, in other tokens.
+        # Some beams are the same text in other tokens, so twice as many are needed to find top_k different ones.
         beams = max(generate_kwargs.get("num_beams") or settings.num_beams or 1, 2 * top_k)
         generate_kwargs = {"length_penalty": 0.0, **generate_kwargs, "num_beams": beams, "num_return_sequences": beams}
     others = settings.update(**generate_kwargs, return_dict_in_generate=True, output_scores=True)
@@ -145,11 +152,11 @@ def generate_texts(
     batch_size: int,
     **generate_kwargs: Any,
 ) -> list[list[tuple[str, float]]]:
-    """Fills prompts as `model.generate` does; a text's score is its probability, without what was forced.
+    """Fill prompts by `model.generate`; a text's score is the probability of its tokens that were not forced.
 
     Args:
-        image_embeds, image_index: `(images, rows, projection_dim)`, and which of them each prompt is about. They are
-            gathered batch by batch: all prompts' rows at once may not fit into memory.
+        image_embeds, image_index: `(images, rows, projection_dim)`, and for each prompt the index of its image. The
+            rows are gathered batch by batch, because the rows of all prompts at once may not fit into memory.
 
     Returns:
         For each prompt, in order, pairs of a text and its score: one, or for `top_k > 1` as many as there are beams.
@@ -174,7 +181,7 @@ def generate_texts(
 
 
 def sequence_probabilities(model: PreTrainedModel, output: Any, pad_token_id: int) -> Tensor:
-    """Gives the probability of each generated sequence, `(sequences,)`, without its forced beginning."""
+    """Compute the probability of each generated sequence, `(sequences,)`, without its forced beginning."""
     beam_indices = output.get("beam_indices")
     log_probabilities = model.compute_transition_scores(
         output.sequences, output.scores, beam_indices, normalize_logits=beam_indices is None

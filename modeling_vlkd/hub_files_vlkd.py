@@ -1,9 +1,10 @@
-"""What a checkpoint on the Hub brings along: the one place that names every file of code that is copied to it.
+"""Name every code file that is copied to the Hub together with a checkpoint.
 
-`save_pretrained` copies the file of the class that is saved, the files that it imports as `from .sibling import Name`,
-and so on. Saving the model has to bring the processor and the pipeline along, and saving the processor the model:
-Trainer pushes while it trains by copying the weights and saving the processor alone. So both import this file, and
-this file names all of them. At run time it imports none, for it is imported by all.
+`save_pretrained` copies the file of the class that is saved, then every file that it imports as
+`from .sibling import Name`, and so on. A checkpoint needs all code files, whichever part is saved: the model needs the
+processor and the pipelines, and the processor needs the model (when Trainer pushes during training, it copies the
+weights and saves only the processor). So every class that is saved imports this file, and this file names all others.
+The imports are under `TYPE_CHECKING`, which is enough for copying: at run time they would be circular.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from transformers.utils.versions import require_version
 
 
-# Code that is run from the Hub was not installed: with an older transformers it would fail somewhere, and not say why.
+# Code that runs from the Hub was not installed by pip, which would have checked the version of transformers.
 require_version("transformers>=5.24", "Upgrade it: `pip install --upgrade transformers`.")
 
-if TYPE_CHECKING:  # each file once, by one of its names
+if TYPE_CHECKING:  # one name from each file is enough
     from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig as CLIPResNetVisionConfig
     from .configuration_vlkd import VLKDConfig as VLKDConfig
     from .generation_vlkd import generate_answers as generate_answers
@@ -28,8 +29,8 @@ if TYPE_CHECKING:  # each file once, by one of its names
     from .processing_vlkd import VLKDProcessor as VLKDProcessor
     from .towers_vlkd import load_whole as load_whole
 
-# What a repository's config.json says, so that `from_pretrained(..., trust_remote_code=True)` finds the code that
-# `save_pretrained` puts beside it. Written by hand: transformers gathers only the class that is being saved.
+# Written to config.json, so that `from_pretrained(..., trust_remote_code=True)` finds the code that `save_pretrained`
+# has put beside it. The table is written by hand, because transformers would enter only the class that is being saved.
 AUTO_MAP = {
     "AutoConfig": "configuration_vlkd.VLKDConfig",
     "AutoModel": "modeling_vlkd.VLKDModel",
@@ -39,7 +40,7 @@ AUTO_MAP = {
     "AutoModelForSequenceClassification": "modeling_vlkd.VLKDForSequenceClassification",
     "AutoProcessor": "processing_vlkd.VLKDProcessor",
 }
-# One entry only: with a second one, `pipeline(model=...)` could no longer infer the task.
+# Only one entry: with two, `pipeline(model=...)` without a task could not choose between them.
 CUSTOM_PIPELINES = {
     "visual-question-answering": {
         "impl": "pipeline_vlkd.VLKDVisualQuestionAnsweringPipeline",
@@ -53,7 +54,7 @@ Saved = TypeVar("Saved", bound=type[Any])
 
 
 def brings_its_code(auto_class: str) -> Callable[[Saved], Saved]:
-    """Have `save_pretrained` of a class copy the code beside what it saves, which `auto_class` then loads."""
+    """Make `save_pretrained` of a class copy the code files beside what it saves, so that `auto_class` can load it."""
 
     def register(saved_class: Saved) -> Saved:
         saved_class.register_for_auto_class(auto_class)

@@ -10,15 +10,15 @@ from .hub_files_vlkd import brings_its_code
 @brings_its_code("AutoImageProcessor")
 class VLKDImageProcessor(CLIPImageProcessorPil):
     r"""
-    Preprocesses pictures exactly as OpenAI's CLIP and open_clip (`_transform` in `clip/clip.py` of
-    github.com/openai/CLIP): Pillow resizes, and the crop's corner is rounded half to even, as torchvision's
-    `CenterCrop` does. transformers rounds it down, which shifts one picture in four by a pixel, and resizes with
-    torchvision where that is installed, which is a grey level or two off.
+    Preprocesses pictures exactly as OpenAI's CLIP and open_clip do (`_transform` in `clip/clip.py` of
+    github.com/openai/CLIP): Pillow resizes, and the crop's corner is rounded half to even, as in torchvision's
+    `CenterCrop`. transformers differs in two ways: it rounds the corner down, which shifts one picture in four by a
+    pixel, and where torchvision is installed it resizes with that, which changes pixels by one or two gray levels.
     """
 
     def center_crop(self, image: np.ndarray, size: SizeDict, **kwargs) -> np.ndarray:
         r"""
-        Crops the middle of `image`, `(channels, height, width)`; a smaller one is padded.
+        Crop the middle of `image`, `(channels, height, width)`, or pad an image that is smaller than the crop.
         """
         height, width = image.shape[-2:]
         if height < size.height or width < size.width:

@@ -1,7 +1,7 @@
-"""The known beginning of a text: what a prompt says before its first mask, and nobody needs to guess.
+"""Find and force the known beginning of a text: what its prompt says before the first mask.
 
-The paper does not tell whether decoding starts after it (arXiv:2203.06386, section 4.3). Both ways are here, and
-`generation_config.force_prefix` says which one a checkpoint was found to do better with.
+The model need not guess these words. The paper does not say whether decoding starts after them (arXiv:2203.06386,
+section 4.3), so both ways are here; `generation_config.force_prefix` says which one works better with a checkpoint.
 """
 
 from typing import Any
@@ -14,11 +14,11 @@ from transformers.modeling_outputs import ModelOutput
 
 
 def prefix_lengths(input_ids: Tensor, mask_token_id: int, pad_token_id: int | None) -> tuple[Tensor, Tensor]:
-    """Find what stands before the first mask of each prompt, `(batch, length)`.
+    """Find the tokens before the first mask of each prompt, `(batch, length)`.
 
     Returns:
-        Where each text begins, behind padding on its left, and how many tokens are known, 0 of a text without masks;
-        `(batch,)` each.
+        Two tensors `(batch,)`: the position where each text begins, after any padding on its left, and the number of
+        known tokens, which is 0 for a text without masks.
     """
     is_mask = input_ids == mask_token_id
     first = torch.zeros_like(input_ids[:, 0])
@@ -30,18 +30,20 @@ def prefix_lengths(input_ids: Tensor, mask_token_id: int, pad_token_id: int | No
 def known_prefixes(
     generation_config: GenerationConfig, input_ids: Tensor | None, start_token_id: int
 ) -> list[tuple[list[int], Tensor | None]]:
-    """Group prompts by the length of their known beginnings, where these shall be forced.
+    """Group prompts by the length of their known beginnings, if these are to be forced.
 
-    All texts of a batch have to start at one place: what a beam search makes of a text's length counts from there, and
-    BART's positions are learned.
+    A batch is generated with beginnings of one length only, because beam search counts a text's length from there, and
+    because padding before a text would change its positions, which BART has learned.
 
     Args:
-        generation_config: `force_prefix` and `mask_token_id` are fields of ours; one of another origin has neither.
+        generation_config: with our own fields `force_prefix` and `mask_token_id`; a configuration that was not made
+            here has neither.
         input_ids: prompts, `(batch, length)`.
+        start_token_id: the token that starts the decoder.
 
     Returns:
-        Places of prompts, and what the decoder has written of their texts already, `(places, 1 + known)`; None where
-        nothing is known. Nothing at all is an empty list.
+        For each group, the positions of its prompts in the batch, and the decoder's first tokens `(positions, 1 +
+        known)`, or None if the group has no known beginning. The list is empty if nothing is to be forced.
     """
     settings = generation_config.to_dict()
     mask_token_id = settings.get("mask_token_id")
@@ -59,7 +61,7 @@ def known_prefixes(
 
 
 def take_rows(value: Any, places: list[int], batch: int) -> Any:
-    """Take some rows of what `generate()` was given for a batch: of tensors, in tuples and outputs too."""
+    """Select rows of an argument of `generate()`: of tensors with `batch` rows, also inside tuples and outputs."""
     if isinstance(value, Tensor) and value.ndim and value.shape[0] == batch:
         return value[places]
     if isinstance(value, ModelOutput):
@@ -70,7 +72,15 @@ def take_rows(value: Any, places: list[int], batch: int) -> Any:
 
 
 def join_rows(parts: list[tuple[list[int], Tensor]], pad_token_id: int) -> Tensor:
-    """Put texts that were written in groups in order again, padded on the right: `(batch * returned, longest)`."""
+    """Put the texts of all groups back into the order of the batch, padded on the right.
+
+    Args:
+        parts: for each group, the positions of its prompts, and its texts `(positions * returned, length)`, where
+            `returned` is `num_return_sequences`.
+
+    Returns:
+        `(batch * returned, longest)`.
+    """
     longest = max(texts.shape[1] for _, texts in parts)
     rows: dict[int, Tensor] = {}
     for places, texts in parts:

@@ -1,6 +1,7 @@
-"""The memory, C of eq. (1) in arXiv:2203.06386: image rows and text states that the decoder attends to, and its masks.
+"""Build the memory, C of eq. (1) in arXiv:2203.06386: the image rows and text states that the decoder attends to.
 
-Pure functions of tensors. `V` are the image rows in CLIP's joint space, `E` the states of BART's encoder.
+Pure functions of tensors for the memory and its masks. `V` are the image rows in CLIP's joint space, `E` the states of
+BART's encoder.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +15,8 @@ def pool_sentence(states: Tensor, attention_mask: Tensor | None, text_pooling: s
 
     Args:
         states: `(batch, length, d_model)`.
-        attention_mask: `(batch, length)`, 1 for attended positions; all of them where None.
+        attention_mask: `(batch, length)`, 1 for attended positions. None means that all are attended.
+        text_pooling: `"bos"`, `"eos"` or `"mean"`.
 
     Returns:
         `(batch, d_model)`.
@@ -49,7 +51,7 @@ def build_memory(
         `(batch, rows + length, d_model)`.
 
     Raises:
-        ValueError: image rows of another shape, or not as many as texts.
+        ValueError: image rows of another shape, or another number of images than of texts.
     """
     bridged = bridge_text(text_states)
     if image_embeds is None:
@@ -59,16 +61,19 @@ def build_memory(
             f"Expected image_embeds of shape (batch, rows, {projection_dim}), as `get_image_rows` returns them; got "
             f"{tuple(image_embeds.shape)}."
         )
-    images, texts = image_embeds.shape[0], text_states.shape[0]  # `len` would fix the batch size of an export
+    images, texts = (
+        image_embeds.shape[0],
+        text_states.shape[0],
+    )  # not `len`: it would fix the batch size in torch.export
     if images != texts:
         raise ValueError(f"Expected one image per text, got {images} images and {texts} texts.")
     return torch.cat([bridge_image(image_embeds.to(bridged)), bridged], dim=1)
 
 
 def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tensor | None:
-    """Extend a mask of text length to the memory, whose image rows stand first and are all attended.
+    """Extend a mask of the text, `(batch, length)`, to the memory: ones for the image rows, which stand first.
 
-    A mask that has the memory's length already is taken as it is.
+    A mask that already has the memory's length is returned unchanged; a longer one is a ValueError.
     """
     if attention_mask is None:
         return None
@@ -83,7 +88,13 @@ def cover_image_rows(attention_mask: Tensor | None, memory_length: int) -> Tenso
 def mask_of_text(attention_mask: Tensor | None, text: Tensor, image_embeds: Tensor | None) -> Tensor | None:
     """Take the part of a mask that covers the text, `(batch, length)`.
 
-    A mask that covers neither the text nor the whole memory is a ValueError: it would be read shifted.
+    Args:
+        attention_mask: of the text, or of the whole memory, `(batch, rows + length)`.
+        text: token ids `(batch, length)` or embeddings `(batch, length, d_model)`.
+        image_embeds: V, `(batch, rows, projection_dim)`, or None.
+
+    Raises:
+        ValueError: a mask of another shape, which would hide the wrong positions.
     """
     if attention_mask is None:
         return None
@@ -98,7 +109,7 @@ def mask_of_text(attention_mask: Tensor | None, text: Tensor, image_embeds: Tens
 
 
 def attach_unused(memory: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Give parameters a gradient of 0 through the memory, whose values stay as they were."""
+    """Give parameters a gradient of 0 through the memory; the values of the memory do not change."""
     for parameter in parameters:
         memory = memory + 0 * parameter.sum().to(memory)
     return memory

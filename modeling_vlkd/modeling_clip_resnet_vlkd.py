@@ -24,13 +24,13 @@ from .configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 class CLIPResNetVisionModelOutput(ModelOutput):
     r"""
     image_embeds (`torch.Tensor` of shape `(batch_size, projection_dim)`):
-        CLIP's image embedding, not normalised: row 0 of `last_hidden_state`.
+        CLIP's image embedding, not normalized: row 0 of `last_hidden_state`.
     last_hidden_state (`torch.Tensor` of shape `(batch_size, 1 + height * width, projection_dim)`):
-        All rows of the attention pool in CLIP's joint space: the pooled image, then one row a position.
+        All rows of the attention pool in CLIP's joint space: the pooled image, then one row for each position.
     pooler_output (`torch.Tensor` of shape `(batch_size, projection_dim)`):
         The same as `image_embeds`, under the name that other towers use.
     hidden_states (`tuple[torch.Tensor]`, *optional*, returned when `output_hidden_states=True`):
-        Five feature maps `(batch_size, channels, height, width)`: the stem's and one a stage.
+        Five feature maps `(batch_size, channels, height, width)`: one of the stem and one of each stage.
     attentions (`tuple[torch.Tensor]`, *optional*, returned when `output_attentions=True`):
         The attention pool's weights `(batch_size, heads, rows, rows)`.
     """
@@ -57,7 +57,7 @@ class CLIPResNetConvLayer(nn.Module):
 
 
 class CLIPResNetEmbeddings(nn.Module):
-    """The stem: three convolutions and an average pool, a quarter of the resolution."""
+    """The stem: three convolutions and an average pool; its output has a quarter of the resolution."""
 
     def __init__(self, config: CLIPResNetVisionConfig):
         super().__init__()
@@ -70,7 +70,7 @@ class CLIPResNetEmbeddings(nn.Module):
         self.pooling = nn.AvgPool2d(2)
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        pixel_values = pixel_values.to(next(self.layers.parameters()).dtype)  # as the ViT towers cast them
+        pixel_values = pixel_values.to(next(self.layers.parameters()).dtype)  # as the ViT towers do
         return self.pooling(self.layers(pixel_values))  # (batch, 3, h, w) -> (batch, width, h/4, w/4)
 
 
@@ -114,8 +114,8 @@ class CLIPResNetStage(nn.Module):
 class CLIPResNetPooler(nn.Module):
     """Self-attention over the feature map and its mean, projected into CLIP's joint space.
 
-    CLIP keeps the row of the mean alone; here every row is a query, since VLKD reads them all (arXiv:2203.06386,
-    section 3.1). The rows do not see each other's outputs, so the first one is unchanged.
+    CLIP computes only the row of the mean. Here every row is a query, because VLKD reads all rows (arXiv:2203.06386,
+    section 3.1). Attention computes each row without the outputs of the others, so the first row is still CLIP's.
     """
 
     def __init__(self, config: CLIPResNetVisionConfig):
@@ -163,7 +163,7 @@ class CLIPResNetVisionModelWithProjection(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialises as CLIP does, except that no batch norm starts at zero: a zero would hide a whole block."""
+        """Initialize as CLIP does, except that no batch norm starts at zero: a zero would switch a whole block off."""
         super()._init_weights(module)
         if isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -179,8 +179,10 @@ class CLIPResNetVisionModelWithProjection(PreTrainedModel):
         self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> CLIPResNetVisionModelOutput | tuple:
         r"""
+        Compute the rows of the attention pool in CLIP's joint space.
+
         pixel_values (`torch.Tensor` of shape `(batch_size, num_channels, image_size, image_size)`):
-            Normalised pixels. The attention pool's positions are learned for one size, so any other is refused.
+            Normalized pixels. The attention pool's positions are learned for one size, so any other is refused.
         """
         size = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if tuple(pixel_values.shape[1:]) != size:

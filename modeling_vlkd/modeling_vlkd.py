@@ -1,8 +1,8 @@
 """VLKD (arXiv:2203.06386): a frozen CLIP vision tower speaks through a BART.
 
-Notation of the paper in the comments: `V` the image rows in CLIP's joint space, `E` the BART encoder states, `W_e`
-(`text_projection`), `W'_e` (`text_to_decoder`) and `W_i` (`image_to_decoder`) the three bias-free matrices, and
-`C = [W_i V ; W'_e W_e E]` what the BART decoder attends to, eq. (1). Here and below it is called the memory.
+Comments use the notation of the paper: `V` are the image rows in CLIP's joint space, `E` the BART encoder states, and
+`W_e` (`text_projection`), `W'_e` (`text_to_decoder`) and `W_i` (`image_to_decoder`) the three matrices without bias.
+The BART decoder attends to `C = [W_i V ; W'_e W_e E]`, eq. (1), which is called the memory here.
 """
 
 import os
@@ -56,8 +56,8 @@ class VLKDModelOutput(Seq2SeqModelOutput):
     r"""
     A BART output (`encoder_last_hidden_state` is the memory C) and, when `clean_input_ids` is given:
 
-    image_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): row 0 of V, L2-normalised.
-    text_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): the sentence in CLIP's space, L2-normalised.
+    image_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): row 0 of V, L2-normalized.
+    text_embeds (`torch.FloatTensor` of shape `(batch, projection_dim)`): the sentence in CLIP's space, L2-normalized.
     logit_scale (`torch.FloatTensor`, scalar): inverse temperature, exponentiated.
     """
 
@@ -69,7 +69,7 @@ class VLKDModelOutput(Seq2SeqModelOutput):
 @dataclass
 class VLKDSeq2SeqLMOutput(Seq2SeqLMOutput):
     r"""
-    A BART language-modelling output and the three extra fields of [`VLKDModelOutput`].
+    A BART language modeling output and the three extra fields of [`VLKDModelOutput`].
     """
 
     image_embeds: torch.FloatTensor | None = None
@@ -85,7 +85,9 @@ class VLKDPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["cache"]
-    _keys_to_ignore_on_load_unexpected = ["final_logits_bias"]  # of the captioner, in models with another head
+    _keys_to_ignore_on_load_unexpected = [
+        "final_logits_bias"
+    ]  # of the generating model, when its weights are loaded with another head
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -96,7 +98,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, VLKDModel):
             init.orthogonal_(module.text_projection.weight)
-            # W'_e starts as the pseudo-inverse of W_e (section 3.2.3), and W_i starts there too.
+            # W'_e starts as the pseudo-inverse of W_e (section 3.2.3), and so does W_i.
             inverse = torch.linalg.pinv(module.text_projection.weight.float())
             init.copy_(module.text_to_decoder.weight, inverse)
             init.copy_(module.image_to_decoder.weight, inverse)
@@ -118,7 +120,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
 
     def get_image_features(self, pixel_values: Tensor, **kwargs) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Embeds images in CLIP's joint space. See [`VLKDModel.get_image_features`].
+        Embed images in CLIP's joint space. See [`VLKDModel.get_image_features`].
         """
         return self.base_model.get_image_features(pixel_values=pixel_values, **kwargs)
 
@@ -126,13 +128,13 @@ class VLKDPreTrainedModel(PreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Embeds texts in CLIP's joint space. See [`VLKDModel.get_text_features`].
+        Embed texts in CLIP's joint space. See [`VLKDModel.get_text_features`].
         """
         return self.base_model.get_text_features(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
     def get_image_rows(self, pixel_values: Tensor, **kwargs) -> Tensor:
         r"""
-        Computes the image rows V once, to be passed as `image_embeds`. See [`VLKDModel.get_image_rows`].
+        Compute the image rows V once, to be passed as `image_embeds`. See [`VLKDModel.get_image_rows`].
         """
         return self.base_model.get_image_rows(pixel_values=pixel_values, **kwargs)
 
@@ -145,12 +147,14 @@ class VLKDPreTrainedModel(PreTrainedModel):
         **config_kwargs: Any,
     ) -> "VLKDPreTrainedModel":
         r"""
-        Assembles a model from a pretrained CLIP and a pretrained BART: a new orthogonal `W_e`, and `W'_e` and `W_i`
-        as its pseudo-inverse. Generation starts from [`default_generation_config`].
+        Assemble a model from a pretrained CLIP and a pretrained BART.
+
+        `W_e` is new and orthogonal; `W'_e` and `W_i` are its pseudo-inverse. The generation config is
+        [`default_generation_config`].
 
         Args:
             vision_model_name_or_path (`str`):
-                Folder or Hub id of a CLIP in transformers format; its text tower is left out.
+                Folder or Hub id of a CLIP in transformers format; its text tower is not used.
             text_model_name_or_path (`str`):
                 Folder or Hub id of a BART, or an mBART-50, in transformers format.
             dtype (`torch.dtype`, *optional*, defaults to `torch.float32`):
@@ -164,7 +168,7 @@ class VLKDPreTrainedModel(PreTrainedModel):
         vision_tower = load_vision_tower(vision_model_name_or_path, dtype)
         text_model = load_language_model(text_model_name_or_path, dtype)
         config = cls.config_class(vision_config=vision_tower.config, text_config=text_model.config, **config_kwargs)
-        # On the meta device nothing is allocated: the two towers are put in as they are, and only the rest is made.
+        # The meta device allocates nothing. The two loaded towers replace theirs; then only the new parts get memory.
         with torch.device("meta"):
             model = cls(config)
         model.base_model.vision_tower = vision_tower
@@ -183,12 +187,13 @@ class VLKDPreTrainedModel(PreTrainedModel):
 
 
 def default_generation_config(text_config: PreTrainedConfig, mask_token_id: int | None = None) -> GenerationConfig:
-    """Decoding defaults of a freshly assembled model.
+    """Return the decoding defaults of a newly assembled model.
 
-    Only the token ids come from BART: published BARTs carry settings of their summaries, such as forbidden repeats,
-    which would forbid an answer the words of its question. `forced_bos_token_id` is what infilling needs of BART;
-    mBART begins with the code of a language, which its configuration does not know. With `force_prefix`, texts begin
-    with what their prompts say before the first mask, which is `mask_token_id`.
+    Only the token ids come from BART. The other settings of published BARTs are made for summaries; their ban on
+    repeated phrases, for example, would keep an answer from using the words of its question. A BART fills masks well
+    only if its text begins with `<s>`, which `forced_bos_token_id` ensures; the texts of an mBART begin with the code
+    of a language, which its configuration does not name. `force_prefix` and `mask_token_id` are fields of ours, see
+    [`VLKDForConditionalGeneration.generate`].
     """
     return GenerationConfig(
         bos_token_id=text_config.bos_token_id,
@@ -229,13 +234,14 @@ class VLKDModel(VLKDPreTrainedModel):
         self.freeze_vision_tower()
 
     def freeze_vision_tower(self):
-        """Makes CLIP a constant, if the configuration says so: no gradients, no dropout, BatchNorm statistics kept."""
+        """Freeze CLIP if the configuration says so: no gradients, no dropout, fixed statistics of batch norm."""
         if self.config.freeze_vision_tower:
             self.vision_tower.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "VLKDModel":
         super().train(mode)
-        self.freeze_vision_tower()  # also after `from_pretrained`, which puts new parameters in and then calls eval()
+        # `from_pretrained` puts in new parameters, which are not frozen, and then calls eval(), which calls this.
+        self.freeze_vision_tower()
         return self
 
     @can_return_tuple
@@ -243,14 +249,15 @@ class VLKDModel(VLKDPreTrainedModel):
         self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Embeds images in CLIP's joint space.
+        Embed images in CLIP's joint space.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): preprocessed images.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
-            `(batch, projection_dim)` equals CLIP's own image embedding, not normalised; the rest is the tower's.
+            `(batch, projection_dim)` equals CLIP's own image embedding, not normalized; the other fields are the
+            vision tower's.
         """
         output = self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
@@ -262,8 +269,8 @@ class VLKDModel(VLKDPreTrainedModel):
 
     def get_image_rows(self, pixel_values: Tensor, **kwargs: Unpack[TransformersKwargs]) -> Tensor:
         r"""
-        Computes the image rows V in CLIP's joint space, to be passed as `image_embeds` wherever `pixel_values` may
-        stand: one vision pass serves many questions.
+        Compute the image rows V in CLIP's joint space. They can be passed as `image_embeds` instead of `pixel_values`,
+        so that one vision pass serves many questions.
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`): preprocessed images.
@@ -275,11 +282,13 @@ class VLKDModel(VLKDPreTrainedModel):
         return self._rows_of(self.vision_tower(pixel_values=pixel_values, return_dict=True, **kwargs))
 
     def choose_image_rows(self, pixel_values: Tensor | None, image_embeds: Tensor | None) -> Tensor | None:
-        """Takes the image rows V, `(batch, rows, projection_dim)`, as given or made of the pixels; None if neither."""
+        """Return the image rows V, `(batch, rows, projection_dim)`: given, or computed; None without an image."""
         if pixel_values is None:
             return image_embeds
         if image_embeds is not None:
-            raise ValueError("Got pixel_values and image_embeds: give one, the rows are made of the pixels.")
+            raise ValueError(
+                "Got pixel_values and image_embeds: give one, since the rows are computed from the pixels."
+            )
         return self.get_image_rows(pixel_values)
 
     def _rows_of(self, tower_output: ModelOutput) -> Tensor:
@@ -294,16 +303,17 @@ class VLKDModel(VLKDPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         r"""
-        Embeds texts in CLIP's joint space with BART's encoder.
+        Embed texts in CLIP's joint space with BART's encoder.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`): tokens.
             attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*): 0 for padding.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, d_model)`, *optional*): for `input_ids`.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, length, d_model)`, *optional*):
+                Instead of `input_ids`.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `pooler_output` of shape
-            `(batch, projection_dim)` is the sentence, not normalised; the rest is the BART encoder's.
+            `(batch, projection_dim)` is the sentence, not normalized; the other fields are the BART encoder's.
         """
         self.refuse_overlong(input_ids if input_ids is not None else inputs_embeds, "text to read")
         output = self.language_model.encoder(
@@ -320,12 +330,13 @@ class VLKDModel(VLKDPreTrainedModel):
     def refuse_overlong(self, text: Tensor, name: str):
         """Refuse a text, `(batch, length, ...)`, that is longer than BART has positions."""
         limit = self.config.text_config.max_position_embeddings
-        if not torch.compiler.is_compiling() and text.shape[1] > limit:  # an export may leave the length open
+        # Not while compiling or exporting: there the length may be a symbol, which a comparison would restrict.
+        if not torch.compiler.is_compiling() and text.shape[1] > limit:
             raise ValueError(f"A {name} has {text.shape[1]} tokens, but the model has {limit} positions; shorten it.")
 
     def build_memory(self, text_states: Tensor, image_embeds: Tensor | None = None) -> Tensor:
         r"""
-        Joins image rows and text states into what the decoder attends to, C of eq. (1).
+        Join image rows and text states into what the decoder attends to, C of eq. (1).
 
         Args:
             text_states (`torch.FloatTensor` of shape `(batch, length, d_model)`): BART encoder states E.
@@ -352,11 +363,11 @@ class VLKDModel(VLKDPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[BaseModelOutput, Tensor | None]:
         r"""
-        Runs both encoders; see `forward` for the arguments.
+        Run both encoders; see `forward` for the arguments.
 
         Returns:
-            The BART encoder's output with the memory C, `(batch, rows + length, d_model)`, in place of its last
-            states, and the image rows, `(batch, rows, projection_dim)`.
+            The BART encoder's output, whose `last_hidden_state` is replaced by the memory C, `(batch, rows + length,
+            d_model)`; and the image rows, `(batch, rows, projection_dim)`, or None.
         """
         image_embeds = self.choose_image_rows(pixel_values, image_embeds)
         text = input_ids if input_ids is not None else inputs_embeds
@@ -371,10 +382,10 @@ class VLKDModel(VLKDPreTrainedModel):
         return output, image_embeds
 
     def touch_unused(self, memory: Tensor, image_embeds: Tensor | None, clean_input_ids: Tensor | None) -> Tensor:
-        """Give bridge parameters that this forward pass does not need a gradient of 0, in distributed training.
+        """In distributed training, give a gradient of 0 to the bridge parameters that this forward pass does not use.
 
-        With gradient checkpointing, DistributedDataParallel waits for a gradient of every parameter, and finetuning
-        from `labels` needs no temperature; without an image, no W_i either.
+        With gradient checkpointing, DistributedDataParallel waits until every parameter has a gradient. But finetuning
+        on `labels` does not use the temperature, and a batch without images does not use W_i.
         """
         if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
             return memory
@@ -409,21 +420,24 @@ class VLKDModel(VLKDPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | VLKDModelOutput:
         r"""
+        Encode image and text, and run the decoder on the memory C.
+
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 Text for the encoder: a question, a prompt or a corrupted caption.
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`, *optional*):
                 One image for each text. Without an image the model is a text model.
             image_embeds (`torch.FloatTensor` of shape `(batch, rows, projection_dim)`, *optional*):
-                Image rows V of `get_image_rows`, instead of `pixel_values`.
+                Image rows V, from `get_image_rows`, instead of `pixel_values`.
             attention_mask (`torch.LongTensor` of shape `(batch, length)` or `(batch, rows + length)`, *optional*):
-                0 for padding. The image rows stand before the text; a mask of text length is extended by them.
+                0 for padding. The image rows stand before the text; a mask of the text alone is extended by ones for
+                them.
             decoder_input_ids (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
                 Defaults to `input_ids` shifted right, as in BART.
             encoder_outputs (`BaseModelOutput`, *optional*):
-                The memory C, `(batch, rows + length, d_model)`, when it is known already.
+                The memory C, `(batch, rows + length, d_model)`, if it was computed before.
             clean_input_ids (`torch.LongTensor` of shape `(batch, clean_length)`, *optional*):
-                Captions before corruption. A second encoder pass embeds them, for the losses on embeddings.
+                Captions before corruption. A second encoder pass embeds them for the losses that compare embeddings.
             clean_attention_mask (`torch.LongTensor` of shape `(batch, clean_length)`, *optional*): 0 for padding.
         """
         if encoder_outputs is None:
@@ -442,7 +456,7 @@ class VLKDModel(VLKDPreTrainedModel):
             )
         written = decoder_input_ids if decoder_input_ids is not None else decoder_inputs_embeds
         self.refuse_overlong(written, "text to write")
-        if written.shape[0] != memory.shape[0]:  # one of either would be taken for all of the others
+        if written.shape[0] != memory.shape[0]:  # attention would broadcast a batch of one to the other batch
             raise ValueError(
                 f"Expected one text to write per text read, got {written.shape[0]} and {memory.shape[0]}."
             )
@@ -478,7 +492,7 @@ class VLKDModel(VLKDPreTrainedModel):
 @brings_its_code("AutoModelForImageTextToText")
 class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     r"""
-    VLKD with BART's language-modelling head: captions, answers, and text.
+    VLKD with BART's language modeling head: captions, answers, and text.
 
     Example:
 
@@ -502,7 +516,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         self.model = VLKDModel(config)
         vocab_size = config.text_config.vocab_size
         self.lm_head = nn.Linear(config.text_config.d_model, vocab_size, bias=False)
-        self.register_buffer("final_logits_bias", torch.zeros(1, vocab_size))  # BART's; zero in every published one
+        self.register_buffer("final_logits_bias", torch.zeros(1, vocab_size))  # BART's; zero in published BARTs
         self.post_init()
 
     def _init_weights(self, module: nn.Module):
@@ -519,7 +533,7 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         grown = len(embeddings.weight) - self.final_logits_bias.shape[-1]
-        self.final_logits_bias = nn.functional.pad(self.final_logits_bias, (0, grown))  # a negative pad cuts off
+        self.final_logits_bias = nn.functional.pad(self.final_logits_bias, (0, grown))  # a negative pad shortens
         return embeddings
 
     @deprecate_kwarg("past_key_values", "5.40.0", new_name="cache")  # as long as in BART
@@ -544,14 +558,16 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | VLKDSeq2SeqLMOutput:
         r"""
-        Takes the arguments of [`VLKDModel.forward`] and:
+        Compute logits and, with `labels`, the loss. The arguments are those of [`VLKDModel.forward`] and:
 
         Args:
             labels (`torch.LongTensor` of shape `(batch, target_length)`, *optional*):
-                Text to write, -100 where it does not count; without `decoder_input_ids`, the decoder reads it shifted
-                right. The loss is the mean over tokens, or the sum over `num_items_in_batch` if that is given.
+                Text to write, with -100 at positions that the loss ignores. Without `decoder_input_ids`, the decoder
+                reads the labels shifted right. The loss is the mean over tokens; with `num_items_in_batch`, it is the
+                sum over tokens divided by that number.
             logits_to_keep (`int` or `torch.LongTensor`, *optional*, defaults to 0):
-                Compute logits of the last so many positions, or of these positions, only. 0 means all.
+                Compute logits only of the last `logits_to_keep` positions, or of the positions in the tensor. 0 means
+                all positions.
         """
         text_config = self.config.text_config
         if labels is not None:
@@ -599,8 +615,9 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
     def _prepare_text_encoder_decoder_kwargs_for_generation(
         self, inputs_tensor: Tensor, model_kwargs: dict[str, Any], model_input_name: str | None, generation_config
     ) -> dict[str, Any]:
-        # Where `generate()` runs BART's encoder, its states become the memory C. What it was given stays as it was: an
-        # assistant model makes its own memory of it, and `forward` extends the mask.
+        # `generate()` runs BART's encoder here, and this replaces the encoder's states by the memory C. The other
+        # arguments stay unchanged, because an assistant model computes its own memory from them, and because `forward`
+        # extends the mask.
         self.model.refuse_overlong(inputs_tensor, "text to read")
         image_embeds = self.model.choose_image_rows(model_kwargs.get("pixel_values"), model_kwargs.get("image_embeds"))
         text_kwargs = {
@@ -621,20 +638,20 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ):
         r"""
-        Write texts as [`~transformers.GenerationMixin.generate`] does, with two fields more in the generation config:
+        Write texts as [`~transformers.GenerationMixin.generate`] does, with two more fields of the generation config:
 
         Args:
             force_prefix (`bool`, *optional*):
-                Begin each text with what its prompt says before the first mask (`A picture of`, `{question} Answer:`),
-                which then does not count as new tokens. Otherwise, or with `decoder_input_ids` of one's own, the model
-                writes all by itself. Which one is better was tried where the model was distilled, and stands in its
-                generation config. Prompts whose beginnings differ in length are written in groups of one length, so
-                that no text depends on the others in its batch.
-            mask_token_id (`int`, *optional*): the tokenizer's; without it nothing can be forced.
+                Begin each text with the words of its prompt before the first mask (`A picture of`, `{question}
+                Answer:`); these do not count as new tokens. With `False`, or if `decoder_input_ids` are given, the
+                model writes the whole text itself. `vlkd distill` tries both and saves the better one in the
+                generation config. Prompts whose beginnings have different lengths are generated in groups of one
+                length, so that no text depends on the others in its batch.
+            mask_token_id (`int`, *optional*): the tokenizer's. Without it, `force_prefix` has no effect.
 
         Raises:
-            ValueError: an image without a text to read, as in `forward`; beginnings of several lengths with
-                `return_dict_in_generate`.
+            ValueError: an image without a text to read, as in `forward`; or `return_dict_in_generate` with beginnings
+                of different lengths.
         """
         own = {name: kwargs.pop(name) for name in ("force_prefix", "mask_token_id") if name in kwargs}
         settings, others = self._prepare_generation_config(generation_config, **kwargs)
@@ -668,11 +685,12 @@ class VLKDForConditionalGeneration(VLKDPreTrainedModel, GenerationMixin):
 @brings_its_code("AutoModelForSequenceClassification")
 class VLKDForSequenceClassification(VLKDPreTrainedModel):
     r"""
-    VLKD with BART's classification head on the decoder's state of the last token, for GLUE and its like; an image may
-    stand beside the text. `config.num_labels` and `config.problem_type` choose the loss as in BART.
+    VLKD with BART's classification head on the decoder's state of the last token, for tasks such as GLUE; each text
+    may have an image. `config.num_labels` and `config.problem_type` choose the loss as in BART.
     """
 
-    accepts_loss_kwargs = False  # the loss is the mean of its own batch: a Trainer divides it by the accumulated steps
+    # The loss is the mean of one batch and ignores `num_items_in_batch`: Trainer divides it by the accumulated steps.
+    accepts_loss_kwargs = False
 
     def __init__(self, config: VLKDConfig):
         super().__init__(config)
@@ -700,7 +718,8 @@ class VLKDForSequenceClassification(VLKDPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | Seq2SeqSequenceClassifierOutput:
         r"""
-        Takes the arguments of [`VLKDModel.forward`] and:
+        Compute the logits of the classes and, with `labels`, the loss. The arguments are those of
+        [`VLKDModel.forward`] and:
 
         Args:
             labels (`torch.LongTensor` of shape `(batch,)`, or float for regression, *optional*): classes.
@@ -723,7 +742,7 @@ class VLKDForSequenceClassification(VLKDPreTrainedModel):
         )
         states = output.last_hidden_state
         if decoder_input_ids is None and decoder_attention_mask is None and attention_mask is not None:
-            decoder_attention_mask = attention_mask[:, -states.shape[1] :]  # the decoder has read the encoder's text
+            decoder_attention_mask = attention_mask[:, -states.shape[1] :]  # the decoder reads the same text
         sentence = pool_sentence(states, decoder_attention_mask, "eos")
         logits = self.classification_head(sentence)  # (batch, num_labels)
         loss = None

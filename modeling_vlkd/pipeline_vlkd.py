@@ -1,6 +1,6 @@
 """`pipeline("visual-question-answering")` and `pipeline("image-captioning")` for VLKD.
 
-transformers removed its own visual question answering pipeline in 5.3; this one takes and returns what that one did.
+transformers removed its own visual question answering pipeline in 5.3. The one here has the same inputs and outputs.
 """
 
 import os
@@ -17,20 +17,30 @@ from .processing_vlkd import open_image
 
 
 def is_image(value: Any) -> bool:
+    """Tell whether a value is a single image: a path, a URL or a PIL image."""
     return isinstance(value, (str, os.PathLike, Image.Image))
 
 
 def stream(inputs: Any) -> Any:
-    """Makes a generator of what transformers would take for a single input, such as a data set of `datasets`, and of
-    an empty list, which it would look into.
+    """Turn a collection of inputs into a generator, where `Pipeline.__call__` would not see that it is a collection.
+
+    transformers iterates over lists, torch datasets and generators. It takes everything else for one input, also a
+    data set of the library `datasets`. And it fails at an empty list, because it looks at the first element; an empty
+    generator gives an empty result.
     """
-    one = (dict, Dataset, bytes, np.ndarray)  # the last two to be refused as images
-    as_it_is = is_image(inputs) or isinstance(inputs, one) or (isinstance(inputs, list) and inputs)
-    return inputs if as_it_is or not isinstance(inputs, Iterable) else (each for each in inputs)
+    if is_image(inputs) or isinstance(inputs, (dict, Dataset)):
+        return inputs
+    if isinstance(inputs, (bytes, np.ndarray)):  # iterable, but meant as one image, which `open_image` refuses
+        return inputs
+    if isinstance(inputs, list) and inputs:
+        return inputs
+    if isinstance(inputs, Iterable):
+        return (each for each in inputs)
+    return inputs
 
 
 class VLKDPipeline(Pipeline):
-    """What both pipelines share: they load the processor, and see images as the rows that CLIP makes of them."""
+    """The part that both pipelines share: they load the processor, and compute an image's rows once."""
 
     _load_processor = True
     _load_tokenizer = False
@@ -43,6 +53,7 @@ class VLKDPipeline(Pipeline):
         return preprocess, {name: value for name, value in forward.items() if value is not None}, {}
 
     def pixels(self, image: Any, timeout: float | None) -> GenericTensor:
+        """Open an image and return its pixels, `(1, channels, height, width)`, in the model's type."""
         return self.processor(images=open_image(image, timeout), return_tensors="pt")["pixel_values"].to(self.dtype)
 
 
@@ -66,17 +77,19 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
 
     def __call__(self, image: Any, question: str | Sequence[str] | None = None, **kwargs: Any):
         r"""
+        Answer one or more questions about one or more images.
+
         Args:
-            image (path, URL, `PIL.Image.Image`, or a list or data set of them; or `{"image", "question"}`, a list,
-                generator or data set of such): the pictures.
+            image (path, URL, `PIL.Image.Image`, or a list or data set of them): the pictures. Or dictionaries
+                `{"image": ..., "question": ...}`: one, or a list, generator or data set of them.
             question (`str` or `list[str]`, *optional*): with several images and several questions, each question is
-                asked of each image, question by question. An image asked many questions is seen once.
-            top_k (`int`, *optional*, defaults to 1): at most how many different answers a question gets.
-            num_masks (`int`, *optional*): masks in the prompt; the checkpoint's default if left out.
-            batch_size (`int`, *optional*, defaults to 1): images at a time.
+                asked about each image. The results are ordered by question, then by image. Each image is encoded once.
+            top_k (`int`, *optional*, defaults to 1): how many different answers a question gets at most.
+            num_masks (`int`, *optional*): masks in the prompt; defaults to the checkpoint's number.
+            batch_size (`int`, *optional*, defaults to 1): images that are processed together.
             timeout (`float`, *optional*): seconds to wait for a URL.
-            truncation (`bool`, *optional*, defaults to `False`): cut questions that are longer than the model reads;
-                otherwise they are a ValueError.
+            truncation (`bool`, *optional*, defaults to `False`): cut questions that are longer than the model can
+                read, instead of raising a ValueError.
             kwargs: for `generate()`, such as `num_beams`.
 
         Returns:
@@ -87,16 +100,18 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
             return super().__call__(stream(image), **kwargs)
         if is_image(image):
             return super().__call__({"image": image, "question": question}, **kwargs)
-        # Read one by one, since a data set may not fit into memory once its pictures are decoded.
+        # A generator, because the decoded pictures of a whole data set may not fit into memory.
         results = list(super().__call__(({"image": each, "question": question} for each in image), **kwargs))
         if isinstance(question, str):
             return results
         return [of_image[place] for place in range(len(question)) for of_image in results]
 
     def _sanitize_parameters(self, *args, padding=None, truncation=None, **kwargs):
-        # `padding` was an argument of transformers' pipeline; here texts are padded to the longest one anyway.
+        # `padding` was an argument of transformers' pipeline. It is accepted and ignored: texts are always padded.
         preprocess, *rest = super()._sanitize_parameters(*args, **kwargs)
-        return preprocess | ({} if truncation is None else {"truncation": truncation}), *rest
+        if truncation is not None:
+            preprocess["truncation"] = truncation
+        return preprocess, *rest
 
     def preprocess(
         self, inputs: dict[str, Any], timeout: float | None = None, truncation: bool = False
@@ -105,14 +120,14 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
             raise ValueError(f'Expected {{"image": ..., "question": ...}}, got {inputs!r:.200}.')
         question = inputs["question"]
         questions = [question] if isinstance(question, str) else list(question)
-        self.processor.question_prefixes(questions)  # refuses empty ones before any work is done
+        self.processor.question_prefixes(questions)  # raises for an empty question, before the picture is opened
         if truncation:
             questions = [self.shorten(question) for question in questions]
         pixels = self.pixels(inputs["image"], timeout)
         return {"questions": questions, "single": isinstance(question, str), "pixel_values": pixels}
 
     def shorten(self, question: str) -> str:
-        """Cuts a question's end, so that there is room for the prompt around it and for the answer."""
+        """Cut the end of a question off, to leave room for the rest of its prompt and for the answer."""
         tokenizer = self.processor.tokenizer
         around = len(tokenizer(self.processor.question_prompts(["?"])[0])["input_ids"])
         room = tokenizer.model_max_length - around - (self.model.generation_config.max_new_tokens or 0)
@@ -121,7 +136,8 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
 
     def _forward(self, model_inputs: dict[str, Any], **forward_kwargs: Any) -> dict[str, Any]:
         rows = self.model.get_image_rows(model_inputs["pixel_values"])
-        # Collated, `questions` is a list for each image; a batch of one comes as it left `preprocess`.
+        # In a batch, each value is a list with one entry for each image. With batch_size=1 there is no batch: the
+        # values are as `preprocess` returned them.
         collated = not isinstance(model_inputs["single"], bool)
         of_images = model_inputs["questions"] if collated else [model_inputs["questions"]]
         flat = [question for questions in of_images for question in questions]
@@ -139,10 +155,10 @@ class VLKDVisualQuestionAnsweringPipeline(VLKDPipeline):
 
 class VLKDImageCaptioningPipeline(VLKDPipeline):
     r"""
-    Captions images: `pipeline("image-captioning", model=checkpoint)(images)`, registered by this package.
+    Captions images: `pipeline("image-captioning", model=checkpoint)(images)`. This package registers the task.
 
-    Takes paths, URLs, PIL images, or a list, generator or data set of them, with the keyword arguments of
-    [`VLKDVisualQuestionAnsweringPipeline`]; returns `[{"caption", "score"}]` an image.
+    The input is a path, a URL, a PIL image, or a list, generator or data set of them. The keyword arguments are those
+    of [`VLKDVisualQuestionAnsweringPipeline`]. Each image gets a list `[{"caption": ..., "score": ...}]`.
     """
 
     def __call__(self, inputs: Any, **kwargs: Any):

@@ -21,13 +21,14 @@ from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Text
 
 CAPTION_PREFIX = "A picture of"
 ANSWER_MARK = "Answer:"
-# CLIP sees the central square. A strip longer than this is cut to its middle first, which changes no pixel of that
-# square but keeps the resized image, whose *short* side becomes CLIP's, from filling the memory.
+# The image processor scales the short side to CLIP's size and then crops the central square. The long side of an
+# extreme strip would become so long that it fills the memory. So a strip whose long side is more than 64 times its
+# short side is cut to its middle first. No pixel of the central square changes.
 MAX_ASPECT_RATIO = 64
-VERY_LONG = 1_000_000  # tokens; transformers' tokenizers that know no limit say so by a larger number
-SCHEMES = ("http://", "https://", "data:image/")  # strings that are no paths
-# What chat programs send: the last message is the question, and without words in it a caption is asked for. The model
-# was never trained on conversations, so what was said before is not read, only seen.
+VERY_LONG = 1_000_000  # tokens; a tokenizer without a limit has a `model_max_length` of 1e30
+SCHEMES = ("http://", "https://", "data:image/")  # a string that begins so is no path
+# For chat programs: the text of the last message is the question; if it has no text, the prompt asks for a caption.
+# The model was not trained on conversations, so the texts of earlier messages are ignored; their images are used.
 CHAT_TEMPLATE = """\
 {%- set content = messages[-1].content -%}
 {%- if content is not string -%}
@@ -41,7 +42,7 @@ ARRAYS = (np.ndarray, Tensor)
 
 
 def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
-    """Opens an image as 8-bit RGB: transparency on white, 16 bits scaled to 8, the camera's rotation applied.
+    """Open an image as 8-bit RGB: transparency on white, 16 bits scaled to 8, the camera's rotation applied.
 
     Args:
         image: a path, a URL (also `file://...` and `data:image/...;base64,...`), or a PIL image.
@@ -49,7 +50,7 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is no image, is broken, or has no pixels worth the name.
+        ValueError: the file is no image or is damaged, or the URL cannot be fetched.
     """
     name = f"Image {os.fspath(image):.300}" if isinstance(image, (str, os.PathLike)) else "The image"
     if isinstance(image, str) and image.startswith("file://"):
@@ -62,7 +63,7 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
         raise ValueError(f"Expected an image as a path, a URL or a PIL image, got {type(image).__name__}.")
     try:
         if isinstance(image, str):
-            # A file is opened here: by `load_image` it would lose its mode on the way to RGB.
+            # `load_image` would convert a file to RGB without regard to 16 bits or transparency.
             image = Image.open(image) if os.path.isfile(image) else fetch_image(image, timeout)
         return to_rgb(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -73,7 +74,7 @@ def open_image(image: ImageInput, timeout: float | None = None) -> Image.Image:
 
 
 def fetch_image(url: str, timeout: float | None) -> Image.Image:
-    """Fetch the picture of a URL; whatever the HTTP library of the day raises is a ValueError."""
+    """Fetch the picture of a URL; any error of the HTTP library becomes a ValueError."""
     try:
         return load_image(url, timeout)
     except Exception as error:
@@ -81,9 +82,9 @@ def fetch_image(url: str, timeout: float | None) -> Image.Image:
 
 
 def flatten(images: Any) -> list[Any]:
-    """Makes a list of images of whatever holds them: one image, a stack of arrays, lists of one for each text.
+    """Make a list of images from one image, a list of images, a stack of arrays, or a list of lists of one image.
 
-    The last is how chats bring them.
+    Chat templates pass lists of one image, one list for each text.
     """
     if isinstance(images, (str, os.PathLike, Image.Image)) or (isinstance(images, ARRAYS) and images.ndim <= 3):
         return [images]
@@ -95,13 +96,15 @@ def flatten(images: Any) -> list[Any]:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts any PIL mode to 8-bit RGB as a viewer shows it, and cuts extreme strips to their middle."""
+    """Convert any PIL mode to 8-bit RGB as a viewer shows it, and cut extreme strips to their middle."""
     width, height = image.size
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         side = MAX_ASPECT_RATIO * min(width, height)
         left, top = max(0, (width - side) // 2), max(0, (height - side) // 2)
         image = image.crop((left, top, left + min(width, side), top + min(height, side)))
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: PIL would clip them, not scale
+    if (
+        image.mode.startswith("I") or image.mode == "F"
+    ):  # 16 bits and more: PIL would clip the values at 255, not scale them
         values = np.asarray(image, dtype=np.float64)
         top_value = 65535.0 if image.mode.startswith("I") else max(values.max(), 1.0)
         image = Image.fromarray((values.clip(0, top_value) / top_value * 255).round().astype(np.uint8))
@@ -120,10 +123,10 @@ class VLKDProcessor(ProcessorMixin):
     Args:
         image_processor (`BaseImageProcessor`): CLIP's own.
         tokenizer (`PreTrainedTokenizerBase`): BART's own.
-        num_caption_masks (`int`, *optional*, defaults to 6): masks in a caption prompt; more make it longer.
+        num_caption_masks (`int`, *optional*, defaults to 6): masks in a caption prompt; more give longer captions.
         num_question_masks (`int`, *optional*, defaults to 2): masks in a question prompt.
 
-    The last two are saved with the checkpoint: they are how it wants to be asked.
+    The last two are saved with the checkpoint, because each checkpoint works best with its own numbers of masks.
 
     Example:
 
@@ -158,11 +161,11 @@ class VLKDProcessor(ProcessorMixin):
         cls, vision_model_name_or_path: str | os.PathLike, text_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> "VLKDProcessor":
         r"""
-        Takes the image processor of a CLIP and the tokenizer of a BART, folders or Hub ids; the keyword arguments are
-        those of the class.
+        Load the image processor of a CLIP and the tokenizer of a BART, from folders or Hub ids. The keyword arguments
+        are those of the class.
         """
         tokenizer = AutoTokenizer.from_pretrained(text_model_name_or_path)
-        if tokenizer.model_max_length > VERY_LONG:  # it does not know, but the model does
+        if tokenizer.model_max_length > VERY_LONG:  # no limit: take the model's
             tokenizer.model_max_length = AutoConfig.from_pretrained(text_model_name_or_path).max_position_embeddings
         return cls(AutoImageProcessor.from_pretrained(vision_model_name_or_path), tokenizer, **kwargs)
 
@@ -173,25 +176,28 @@ class VLKDProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> BatchFeature:
         r"""
+        Prepare images, texts or both for the model.
+
         Args:
             images (path, URL, `PIL.Image.Image`, array or tensor, or a list of them, *optional*): one for each text.
-                Arrays and tensors, `(height, width, channels)` or channels first, also several in one more dimension,
-                are taken as CLIP's own image processor takes them.
+                Arrays and tensors are `(height, width, channels)` or `(channels, height, width)`, or a stack of such
+                images in a further first dimension. CLIP's image processor treats them as it always does.
             text (`str` or `list[str]`, *optional*): padded to the longest unless `padding` says otherwise.
             kwargs: of the tokenizer (`return_tensors`, `padding`, `truncation`, `max_length`, ...) and of the image
-                processor (`do_rescale`, `do_center_crop`, ...), flat or as `text_kwargs` and `images_kwargs`.
+                processor (`do_rescale`, `do_center_crop`, ...), given directly or in `text_kwargs` and
+                `images_kwargs`.
 
         Returns:
             [`~transformers.BatchFeature`]: `pixel_values` of shape `(batch, channels, height, width)`, `input_ids` and
             `attention_mask` of shape `(batch, length)`.
 
         Raises:
-            TypeError: a keyword argument that neither tokenizer nor image processor has.
+            TypeError: a keyword argument that neither the tokenizer nor the image processor has.
             ValueError: unequal numbers of images and texts, an unreadable image, an empty or overlong text.
         """
         if images is None and text is None:
             raise ValueError("Expected images, text or both, got neither.")
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # a chat has no videos
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}  # chats pass `videos=None`
         self._refuse_unknown(kwargs)
         merged = self._merge_kwargs(ProcessingKwargs, **kwargs)
         return_tensors = merged["text_kwargs"].pop("return_tensors", None)
@@ -200,9 +206,10 @@ class VLKDProcessor(ProcessorMixin):
             batch = flatten(images)
             if not batch:
                 raise ValueError("Expected at least one image, got an empty list.")
-            count = 1 if isinstance(text, str) else len(text) if text is not None else len(batch)
-            if count != len(batch):
-                raise ValueError(f"Expected one image per text, got {len(batch)} images and {count} texts.")
+            if text is not None:
+                count = 1 if isinstance(text, str) else len(text)
+                if count != len(batch):
+                    raise ValueError(f"Expected one image per text, got {len(batch)} images and {count} texts.")
             if flat := [each for each in batch if isinstance(each, ARRAYS) and each.ndim != 3]:
                 raise ValueError(f"Expected an image of (height, width, channels), got one of {tuple(flat[0].shape)}.")
             opened = [each if isinstance(each, ARRAYS) else open_image(each) for each in batch]
@@ -212,7 +219,7 @@ class VLKDProcessor(ProcessorMixin):
         return BatchFeature(data, tensor_type=return_tensors)
 
     def _refuse_unknown(self, kwargs: dict[str, Any]):
-        """Raise a TypeError at the first name that nothing here takes; transformers would leave it out."""
+        """Raise a TypeError for the first unknown keyword argument, which transformers would ignore."""
         known = set(ProcessingKwargs.__annotations__) | {"videos", "audio", "return_mm_token_type_ids"}
         known |= set(TextKwargs.__annotations__) | set(self.image_processor.valid_kwargs.__annotations__)
         for name in kwargs:
@@ -223,15 +230,15 @@ class VLKDProcessor(ProcessorMixin):
 
     def apply_chat_template(self, conversation, chat_template: str | None = None, **kwargs: Any):
         r"""
-        Turns a conversation into a question about its image: the text of the last message. Without text, the prompt
-        asks for a caption. Keyword arguments and what is returned are those of transformers.
+        Turn a conversation into a prompt about its image: the text of the last message is the question. Without text,
+        the prompt asks for a caption. The keyword arguments and the result are those of transformers.
         """
         variables = {"caption": self.caption_prompts()[0], "question_end": self.question_prompts(["?"])[0][1:]}
         return super().apply_chat_template(conversation, chat_template or CHAT_TEMPLATE, **variables, **kwargs)
 
     def post_process_image_text_to_text(self, generated_outputs, skip_special_tokens: bool = True, **kwargs: Any):
         r"""
-        Decodes what the model wrote: an answer or a caption without the prompt that it repeats, other text as it is.
+        Decode generated tokens. From answers and captions, the repeated prompt is removed; other texts stay unchanged.
         """
         texts = self.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
         for place, text in enumerate(texts):
@@ -251,14 +258,14 @@ class VLKDProcessor(ProcessorMixin):
         return encoded.data
 
     def refuse_overlong(self, input_ids: Sequence[Sequence[int]], remedy: str):
-        """Raises a ValueError with the remedy if one of the texts is longer than the tokenizer says can be read."""
+        """Raise a ValueError that names the remedy if a text is longer than the tokenizer's `model_max_length`."""
         longest, limit = max(map(len, input_ids), default=0), self.tokenizer.model_max_length
         if longest > limit:
             raise ValueError(f"A text has {longest} tokens, the model reads at most {limit}; {remedy}.")
 
     def caption_prompts(self, n: int = 1, num_masks: int | None = None) -> list[str]:
         r"""
-        Makes `n` prompts that ask for a caption: `A picture of<mask>...<mask>.`
+        Make `n` prompts that ask for a caption: `A picture of<mask>...<mask>.`
 
         Args:
             n (`int`, *optional*, defaults to 1): how many.
@@ -268,7 +275,7 @@ class VLKDProcessor(ProcessorMixin):
 
     def question_prompts(self, questions: Sequence[str], num_masks: int | None = None) -> list[str]:
         r"""
-        Turns questions into prompts: `{question} Answer:<mask>...<mask>.`
+        Turn questions into prompts: `{question} Answer:<mask>...<mask>.`
 
         Args:
             questions (`list[str]`): any wording; surrounding spaces are dropped.
@@ -282,7 +289,8 @@ class VLKDProcessor(ProcessorMixin):
 
     def filled_captions(self, captions: Sequence[str]) -> list[str]:
         r"""
-        Writes captions as their prompts are filled: `A picture of {caption}.` One that begins so already stays.
+        Write captions as filled prompts: `A picture of {caption}.` A caption that already begins so gets no second
+        beginning.
         """
         texts = [" ".join(caption.split()) for caption in captions]
         texts = [text if text.startswith(CAPTION_PREFIX) else f"{CAPTION_PREFIX} {text}" for text in texts]
@@ -290,12 +298,12 @@ class VLKDProcessor(ProcessorMixin):
 
     def filled_questions(self, questions: Sequence[str], answers: Sequence[str]) -> list[str]:
         r"""
-        Writes answers as the prompts of their questions are filled: `{question} Answer: {answer}.`
+        Write questions and answers as filled prompts: `{question} Answer: {answer}.`
         """
         return [f"{prefix} {answer.strip()}." for prefix, answer in zip(self.question_prefixes(questions), answers)]
 
     def question_prefixes(self, questions: Sequence[str]) -> list[str]:
-        """Gives what each prompt says before its masks: `{question} Answer:`."""
+        """Return the part of each prompt before its masks: `{question} Answer:`."""
         if isinstance(questions, str):
             raise ValueError(f"Expected a list of questions, got one string: pass [{questions!r}].")
         for position, question in enumerate(questions):
@@ -311,13 +319,13 @@ class VLKDProcessor(ProcessorMixin):
 
     def extract_answers(self, texts: Sequence[str]) -> list[str]:
         r"""
-        Takes from each generated text what follows the last `Answer:`, without spaces around it and the final period.
+        Return the part of each generated text after the last `Answer:`, without outer spaces and the final period.
         """
         return [text.rpartition(ANSWER_MARK)[2].strip().removesuffix(".").strip() for text in texts]
 
     def extract_captions(self, texts: Sequence[str]) -> list[str]:
         r"""
-        Takes from each generated text what follows `A picture of`, if it is there, without the final period.
+        Return each generated text without `A picture of` at its beginning, outer spaces and the final period.
         """
         return [text.strip().removeprefix(CAPTION_PREFIX).strip().removesuffix(".").strip() for text in texts]
 

@@ -1,4 +1,4 @@
-"""Make transformers' Auto classes and pipelines know VLKD, and peft where its adapters go."""
+"""Register VLKD with transformers' Auto classes and pipelines, and tell peft where LoRA goes by default."""
 
 import sys
 from collections.abc import Sequence
@@ -25,15 +25,17 @@ from .pipeline_vlkd import VLKDImageCaptioningPipeline, VLKDVisualQuestionAnswer
 from .processing_vlkd import VLKDProcessor
 
 
-# Where LoRA goes unless it is told: what peft chooses for BART, and not CLIP's projections of the same names.
+# The default targets of LoRA, as peft has them for BART: `q_proj` and `v_proj`. CLIP has modules of the same names, so
+# the expression matches only those of BART, e.g. "model.language_model.encoder.layers.0.self_attn.q_proj".
 LORA_TARGETS = r"(.*\.)?language_model\..*\.(q_proj|v_proj)"
 PEFT_TABLES = "peft.utils.constants"
 
 
 def register_auto_classes():
+    """Register the configuration, processors and models with the Auto classes."""
     AutoConfig.register(VLKDConfig.model_type, VLKDConfig, exist_ok=True)
     AutoProcessor.register(VLKDConfig, VLKDProcessor, exist_ok=True)
-    # There is one whatever the backend asked for; under a single name the other one would warn at every loading.
+    # transformers asks for one of two backends and warns at each loading if that one is missing. Ours serves as both.
     backends = dict.fromkeys(("torchvision", "pil"), VLKDImageProcessor)
     AutoImageProcessor.register(VLKDConfig, image_processor_classes=backends, exist_ok=True)
     for auto_class, reference in AUTO_MAP.items():
@@ -43,7 +45,9 @@ def register_auto_classes():
 
 
 def register_pipelines():
-    for task in ("visual-question-answering", "vqa"):  # named there as removed, they would raise before the registry
+    """Register both pipelines; the task "visual-question-answering" was one of transformers' own before 5.3."""
+    # transformers raises an error for every task in REMOVED_TASKS before it looks into the registry.
+    for task in ("visual-question-answering", "vqa"):
         pipelines.REMOVED_TASKS.pop(task, None)
     registry = pipelines.PIPELINE_REGISTRY
     registry.register_pipeline(
@@ -59,19 +63,29 @@ def register_pipelines():
 
 
 def register_lora_targets(peft_tables: ModuleType):
+    """Enter `LORA_TARGETS` into peft's table of default targets.
+
+    Args:
+        peft_tables: the module `peft.utils.constants`.
+    """
     peft_tables.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[VLKDConfig.model_type] = LORA_TARGETS
 
 
 class PeftFinder(MetaPathFinder):
-    """Registers VLKD with peft at the moment when somebody imports it: nobody waits for peft who does without."""
+    """Registers the LoRA targets as soon as peft is imported.
+
+    Importing peft takes seconds, so it is not imported here for users who do not need it. This finder waits on
+    `sys.meta_path`. When peft imports its tables, it finds the module by the other finders, and registers the targets
+    after the module has run. It does so once and removes itself.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if fullname != PEFT_TABLES:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)  # by the finders that are left
+        sys.meta_path.remove(self)  # otherwise `find_spec` would call this method again
+        spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 

@@ -1,4 +1,4 @@
-"""The towers that VLKD knows, one table of vision towers and one of language models: how each is built and loaded."""
+"""Build and load the vision towers and language models that VLKD supports, which two tables list."""
 
 import os
 from collections.abc import Callable
@@ -29,7 +29,7 @@ logger = logging.get_logger(__name__)
 
 
 class VisionTower(NamedTuple):
-    """How one kind of vision tower is built, and where its output holds the rows `V`."""
+    """The class of one kind of vision tower, and a function that takes the rows `V` from its output."""
 
     model_class: type[PreTrainedModel]
     rows: Callable[[ModelOutput], Tensor]  # output -> (batch, rows, projection_dim); row 0 is CLIP's image embedding
@@ -42,7 +42,8 @@ class LanguageModel(NamedTuple):
     head_class: type[PreTrainedModel]
 
 
-# Both by `model_type` and not by class: as remote code, one configuration class exists under two module names.
+# The keys of both tables are model types, not configuration classes: when the code is loaded from the Hub, there may
+# be two copies of one class.
 VISION_TOWERS = {
     "clip_vision_model": VisionTower(CLIPVisionModelWithProjection, lambda output: output.image_embeds[:, None]),
     "siglip_vision_model": VisionTower(SiglipVisionModel, lambda output: output.pooler_output[:, None]),
@@ -57,7 +58,7 @@ LANGUAGE_MODELS = {  # mBART-50 is built as BART is, but normalizes before atten
 
 
 def vision_tower_of(model_type: str) -> VisionTower:
-    """Look a vision tower up; a kind that is not supported is a ValueError."""
+    """Look up a kind of vision tower; one that is not supported is a ValueError."""
     if model_type not in VISION_TOWERS:
         raise ValueError(
             f"Vision towers of type {model_type!r} are not supported; choose one of {', '.join(VISION_TOWERS)}."
@@ -66,16 +67,19 @@ def vision_tower_of(model_type: str) -> VisionTower:
 
 
 def load_vision_tower(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load the vision tower, with CLIP's projection, of a checkpoint in transformers format."""
+    """Load the vision tower, with CLIP's projection, from a checkpoint in transformers format."""
     config, _ = PreTrainedConfig.get_config_dict(name_or_path)
     if not {"model_type", "vision_config"} & set(config):
         raise ValueError(f"{name_or_path} has no config.json that names a model; give the folder or Hub id of a CLIP.")
     model_type = config.get("vision_config", config).get("model_type")
-    if model_type is None:  # configurations written long ago leave the model type of their towers out
+    if model_type is None:  # old configurations do not state the model type of their towers
         model_type = f"{config.get('model_type')}_vision_model"
-    # The width of a whole CLIP's joint space stands beside its towers; the tower's own field may be a default.
-    joint = {name: config[name] for name in ("projection_dim",) if "vision_config" in config and name in config}
-    return load_whole(vision_tower_of(model_type).model_class, name_or_path, dtype=dtype, **joint)
+    overrides = {}
+    if "vision_config" in config and "projection_dim" in config:
+        # A CLIP with both towers states the width of its joint space once, beside the towers. The tower's own
+        # `projection_dim` may be only the default of its class.
+        overrides["projection_dim"] = config["projection_dim"]
+    return load_whole(vision_tower_of(model_type).model_class, name_or_path, dtype=dtype, **overrides)
 
 
 def load_language_model(name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -86,9 +90,9 @@ def load_language_model(name_or_path: str | os.PathLike, dtype: torch.dtype = to
 
 
 def load_whole(model_class: Any, name_or_path: str | os.PathLike, **kwargs: Any) -> PreTrainedModel:
-    """Load a model, and stop if its checkpoint lacks a tensor, which would otherwise be drawn at random.
+    """Load a model, and stop if its checkpoint lacks a tensor, which would otherwise be initialized at random.
 
-    What the checkpoint holds beside the model, such as the other tower of a CLIP, is left out without a word.
+    Tensors that the model does not have, such as those of a CLIP's other tower, are ignored without a warning.
 
     Args:
         model_class: a model or an Auto class.
@@ -96,10 +100,10 @@ def load_whole(model_class: Any, name_or_path: str | os.PathLike, **kwargs: Any)
         kwargs: for `from_pretrained`.
 
     Raises:
-        ValueError: tensors are missing; with the names of some.
+        ValueError: tensors are missing; the message names some of them.
     """
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers would report at length what is left out
+    logging.set_verbosity_error()  # transformers would warn of every tensor that is ignored
     try:
         model, loading = model_class.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
     finally:
@@ -113,7 +117,10 @@ def load_whole(model_class: Any, name_or_path: str | os.PathLike, **kwargs: Any)
 
 
 def find_mask_token_id(name_or_path: str | os.PathLike) -> int | None:
-    """Ask the tokenizer beside a language model which token is the mask, for its configuration does not tell."""
+    """Return the mask token id of a language model's tokenizer, because its configuration does not state it.
+
+    If the tokenizer cannot be loaded, a warning is logged and the result is None.
+    """
     try:
         return AutoTokenizer.from_pretrained(name_or_path, trust_remote_code=False).mask_token_id
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Random values for every tensor of a model: zeros or ones left from the start would let parity tests pass."""
+"""Fill every tensor of a model with random values: initial zeros and ones would hide mistakes from parity tests."""
 
 import torch
 from torch import nn
@@ -6,9 +6,9 @@ from torch import nn
 
 @torch.no_grad()
 def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Fills all parameters and buffers, batch norm's statistics included, and returns the module in eval mode.
+    """Fill all parameters and buffers, also batch norm's statistics, and return the module in eval mode.
 
-    Matrices keep their inputs' scale, vectors spread around their usual value, variances stay positive.
+    Matrices roughly keep the scale of their inputs, vectors vary around their usual value, variances are positive.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in module.state_dict().items():
@@ -28,11 +28,11 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def relative_difference(value: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, in units of the largest expected value."""
+    """Compute the largest difference, relative to the largest expected value."""
     return ((value - expected).abs().max() / expected.abs().max()).item()
 
 
 def random_pictures(number: int, size: int, seed: int = 1) -> torch.Tensor:
-    """Normalised pixels `(number, 3, size, size)` of coarse patches: white noise would look alike to every network."""
+    """Draw normalized pixels `(number, 3, size, size)` of coarse patches: white noise gives nearly equal outputs."""
     patches = torch.randn(number, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
     return nn.functional.interpolate(3 * patches, size=(size, size), mode="bicubic")

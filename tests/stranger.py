@@ -1,4 +1,4 @@
-"""Processes that know the Hub on loopback and no other, with this package and without it."""
+"""Run processes that can reach only the Hub on loopback, with this package or without it."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ else:
 
 
 def run(hub: LoopbackHub, folder: Path, home: str, *command: str, token: str | None = None, **more: str) -> str:
-    """Runs python in a folder, with a home of its own in it, and perhaps a token; gives what it printed."""
+    """Run Python in a folder, with a new home in it and perhaps a token; return what it printed."""
     environment = hub.environment(folder / home, token, **more)
     result = subprocess.run(
         [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=280

@@ -1,4 +1,4 @@
-"""What a user gets who got something wrong: one line that says what to do, exit code 2, nothing half-written."""
+"""A user's mistake gets one line that says what to do, exit code 2, and no half-written file."""
 
 import importlib.util
 import json
@@ -22,7 +22,7 @@ from modeling_vlkd.commands.main import SUBCOMMANDS, main
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_checkpoint: Path, bart_folder: Path, clip_folder: Path) -> Path:
-    """A folder with pictures good and bad, data sets and checkpoints, to which the cases below refer."""
+    """Make a folder with good and bad pictures, data sets and checkpoints, to which the cases below refer."""
     place = tmp_path_factory.mktemp("place")
     good = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
     good.save(place / "good.png")
@@ -132,14 +132,14 @@ def test_mistake_gets_one_line_and_exit_code_2(command: str, message: str, place
 
 
 def split(command: str) -> list[str]:
-    """Splits as a shell does, but leaves globs to the program."""
+    """Split as a shell does, but leave globs to the program."""
     return shlex.split(command)
 
 
 def exit_code(words: list[str]) -> int:
     try:
         return main(words)
-    except SystemExit as stop:  # argparse leaves this way
+    except SystemExit as stop:  # argparse exits so
         return stop.code
 
 
@@ -149,7 +149,7 @@ def listing(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["answer", "caption"])
 def test_no_library_warns_before_the_one_line(name: str, place: Path, capsys):
-    """transformers' log goes where standard error was when it was imported, so it is asked itself."""
+    """Listen to the log itself: it writes to the standard error that existed when transformers was imported."""
     heard: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: heard.append(record.getMessage())
@@ -182,7 +182,7 @@ OURS = {
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_help_shows_what_is_our_own_and_says_how_to_see_the_rest(name: str, capsys):
+def test_help_shows_our_own_flags_and_says_how_to_see_the_rest(name: str, capsys):
     assert exit_code([name, "--help"]) == 0
     brief = capsys.readouterr().out
     assert exit_code([name, "--help-all"]) == 0
@@ -210,8 +210,8 @@ def test_a_file_url_is_the_path_that_it_names(place: Path, tmp_path: Path, capsy
     assert found["image"] == str(tmp_path / "a picture.png")
 
 
-def test_a_kernel_that_no_command_uses_is_not_missed(capsys):
-    """What bitsandbytes logs when peft imports it on a CPU that could use one, in the words of its own source."""
+def test_a_message_about_a_kernel_that_no_command_uses_is_filtered(capsys):
+    """Filter the message that bitsandbytes logs when peft imports it; its source has to contain the same words."""
     heard: list[str] = []
     log = logging.getLogger("bitsandbytes.backends.cpu.ops")
     handler = logging.Handler()
@@ -235,7 +235,7 @@ def test_no_command_prints_help(capsys):
 
 
 def test_full_disk_leaves_nothing(place: Path, tmp_path: Path, capsys):
-    """A limit on the size of files stands for the end of the disk."""
+    """Simulate a full disk by a limit on the size of files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
@@ -248,7 +248,7 @@ def test_full_disk_leaves_nothing(place: Path, tmp_path: Path, capsys):
 
 
 def test_interrupting_leaves_one_line(place: Path, tmp_path: Path):
-    """Ctrl-C while many pictures are captioned."""
+    """Press Ctrl-C while many pictures are captioned."""
     good = Image.open(place / "good.png")
     for number in range(3000):
         good.save(tmp_path / f"{number}.bmp")
@@ -258,7 +258,7 @@ def test_interrupting_leaves_one_line(place: Path, tmp_path: Path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a process in the background ignores SIGINT
     )
     process.stdout.readline()  # it has begun
     process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The file of `--config`: how its lines become flags, and how what is wrong in it is named."""
+"""The file of `--config`: its lines become flags, and a mistake in it is named."""
 
 import pytest
 

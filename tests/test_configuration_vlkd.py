@@ -82,9 +82,11 @@ def test_other_language_models_are_refused(text_config: dict, reason: str):
         VLKDConfig(text_config=text_config)
 
 
-@pytest.mark.parametrize("name", ["configuration_vlkd.py", "processing_vlkd.py"])  # what Auto classes load first
+@pytest.mark.parametrize(
+    "name", ["configuration_vlkd.py", "processing_vlkd.py"]
+)  # the files that Auto classes load first
 def test_a_transformers_that_is_too_old_is_named(name: str, monkeypatch):
-    """Before anything is imported that it lacks; the code of a repository is run wherever somebody loads it."""
+    """It is named before an import fails: the code of a repository runs with any version of transformers."""
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "5.23.0")
     code = compile((Path(modeling_vlkd.__file__).parent / name).read_text(encoding="utf-8"), name, "exec")
     with pytest.raises(ImportError, match=r"transformers>=5\.24 is required .* but found transformers==5\.23\.0"):

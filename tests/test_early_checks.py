@@ -1,4 +1,4 @@
-"""What is refused of a training command before torch is imported."""
+"""Mistakes in a training command that are found before torch is imported."""
 
 import shlex
 import subprocess
@@ -46,10 +46,10 @@ def test_a_missing_path_or_a_flag_known_elsewhere_is_named(command: str, message
     [
         "distill --vision openai/clip-vit-base-patch16 --text facebook/bart-base --dataset me/pictures",
         "distill --vision gpt2 --dataset {here} --dataset {here} --hub_model_id no/such/model",
-        "distill --dataset nowhere --dataset {here}",  # what comes last counts
+        "distill --dataset nowhere --dataset {here}",  # the last one counts
         "distill --dataset nowhere --help",
         "finetune -h",
-        "finetune --checkpoint --questions",  # for the parser to complain of
+        "finetune --checkpoint --questions",  # the parser reports it later
     ],
 )
 def test_what_may_be_right_passes(command: str, tmp_path: Path):

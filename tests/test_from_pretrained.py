@@ -68,7 +68,7 @@ def test_tied_weights_are_saved_once_and_stay_tied(make_model, tmp_path):
 
 
 def test_heads_are_exchanged_over_the_same_body(make_model, inputs, tmp_path):
-    """From a captioner's folder: the bare model, and a classifier whose head alone is new; and back from the body."""
+    """Load a captioner as bare model and as classifier, whose head alone is new; load the bare model as captioner."""
     captioner = make_model("resnet", num_labels=5)
     captioner.save_pretrained(tmp_path / "captioner")
     body, info = VLKDModel.from_pretrained(tmp_path / "captioner", output_loading_info=True)
@@ -112,7 +112,7 @@ def test_half_precision_writes_text(tiny_checkpoint: Path, inputs, dtype: torch.
 @pytest.mark.parametrize("share", [0.3, 0.7, 0.9])
 @torch.no_grad()
 def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, share: float):
-    """With `device_map`, accelerate brings each part in when it is used; `generate()` uses some without `forward`."""
+    """With `device_map`, accelerate loads each part for its `forward`; `generate()` uses some parts without it."""
     model.save_pretrained(tmp_path / "checkpoint")
     memory = {"cpu": int(share * sum(parameter.nbytes for parameter in model.parameters()))}
     offloaded = VLKDForConditionalGeneration.from_pretrained(
@@ -172,7 +172,7 @@ import sys, threading, time
 import torch
 from modeling_vlkd import VLKDForConditionalGeneration
 
-def private_bytes():  # not counting pages of files, which the system may drop
+def private_bytes():  # without mapped files, which the system may drop from memory
     lines = dict(line.split(":") for line in open("/proc/self/status"))
     return 1024 * int(lines["RssAnon"].split()[0])
 
@@ -181,7 +181,7 @@ def watch():
         seen.append(private_bytes())
         time.sleep(0.001)
 
-VLKDForConditionalGeneration.from_pretrained({small!r})  # what the first model costs, whatever its size
+VLKDForConditionalGeneration.from_pretrained({small!r})  # memory that the first loading takes for any size
 for dtype in (torch.bfloat16, torch.float32):
     before, seen, done = private_bytes(), [], []
     watcher = threading.Thread(target=watch)
@@ -208,7 +208,7 @@ def test_loading_holds_the_weights_once(make_config, tiny_checkpoint: Path, tmp_
 
 @torch.no_grad()
 def test_model_is_exported(make_model, inputs):
-    """By `torch.export`, as one graph."""
+    """Export by `torch.export`, as one graph."""
     model = make_model("resnet")
     arguments = {**inputs, "decoder_input_ids": inputs["input_ids"][:, :4], "use_cache": False}
     exported = torch.export.export(model, (), arguments).module()
@@ -252,7 +252,7 @@ def test_vocabulary_may_be_resized(make_model, inputs, tmp_path, size: int):
 
 
 def test_loaded_clip_is_frozen(tiny_checkpoint: Path):
-    """`from_pretrained` puts new parameters in after `__init__` has run."""
+    """`from_pretrained` puts in new parameters after `__init__`, and these have to be frozen, too."""
     for model_class in CLASSES:
         model = model_class.from_pretrained(tiny_checkpoint)
         tower = model.base_model.vision_tower
@@ -266,7 +266,7 @@ def test_loaded_clip_is_frozen(tiny_checkpoint: Path):
 
 
 def save_vision_source(kind: str, folder: Path) -> nn.Module:
-    """Saves one kind of checkpoint that holds a vision tower, and returns the model."""
+    """Save one kind of checkpoint that holds a vision tower, and return the model."""
     if kind == "siglip":
         text = {"vocab_size": 50, "hidden_size": DIM, "intermediate_size": 24, "num_hidden_layers": 1}
         text |= {"num_attention_heads": 2, "max_position_embeddings": 12}

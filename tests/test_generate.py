@@ -1,4 +1,4 @@
-"""`generate()` unchanged in every mode: the image comes in through one hook and nothing else differs from BART."""
+"""`generate()` in every mode: the image comes in through one hook, and nothing else differs from BART."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def generate(model: VLKDForConditionalGeneration, inputs: dict[str, Tensor], **s
 
 
 def write_step_by_step(model: VLKDForConditionalGeneration, inputs: dict[str, Tensor], steps: int) -> Tensor:
-    """Greedy decoding by itself: the whole forward pass again for every token."""
+    """Decode greedily without a cache: run the whole forward pass again for every token."""
     written = torch.full((len(inputs["input_ids"]), 1), 2)
     for _ in range(steps):
         logits = model(**inputs, decoder_input_ids=written).logits[:, -1]
@@ -39,14 +39,14 @@ def write_step_by_step(model: VLKDForConditionalGeneration, inputs: dict[str, Te
 
 
 def texts_of(sequences: Tensor) -> list[list[int]]:
-    """Token ids without padding (1) and what follows the end (2), which a batch may add."""
+    """Return token ids without padding (1) and without anything after the end (2), which a batch may add."""
     rows = [[token for token in row[1:] if token != 1] for row in sequences.tolist()]
     return [row[: row.index(2)] if 2 in row else row for row in rows]
 
 
 @torch.no_grad()
 def test_greedy_equals_forward_passes(model, inputs):
-    """Also that caches, the extended mask and the image rows agree with `forward`."""
+    """Caches, the extended mask and the image rows agree with `forward`."""
     expected = write_step_by_step(model, inputs, 10)
     settings = {**GREEDY, "eos_token_id": -1, "forced_eos_token_id": None}
     assert torch.equal(generate(model, inputs, **settings), expected)
@@ -116,7 +116,7 @@ def test_forced_prefix_begins_the_text(model, inputs, tokenizer, mode: str):
 @pytest.mark.usefixtures("deprecations_allowed")  # transformers' own assistants pass what it calls deprecated
 @torch.no_grad()
 def test_an_assistant_model_sees_the_image_too(make_model, inputs):
-    """Assisted decoding writes what the model alone writes, whoever assists, and a twin's guesses are all right."""
+    """Assisted decoding writes the same as the model alone, with an equal assistant and with another one."""
     model, twin, stranger = make_model(), make_model(), make_model("resnet", seed=2)
     alone = {name: value[:1] for name, value in inputs.items()}
     expected = generate(model, alone, **GREEDY)
@@ -152,7 +152,7 @@ def test_scores_and_attentions_are_returned(make_model, inputs):
 @pytest.mark.parametrize("tower", ["vit", "resnet"])
 @torch.no_grad()
 def test_compiled_equals_eager(make_model, inputs, tower: str):
-    """In one graph without breaks, both `forward` and the decoding steps of `generate()` with a static cache."""
+    """Compile one graph without breaks: `forward`, and the decoding steps of `generate()` with a static cache."""
     model = make_model(tower)
     compiled = torch.compile(model, fullgraph=True)
     torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits, rtol=1e-4, atol=1e-4)

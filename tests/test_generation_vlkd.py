@@ -53,7 +53,7 @@ def test_many_questions_share_one_image(model, processor, rows):
 
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_score_is_the_probability_of_the_answer(model, processor, rows, num_beams: int):
-    """Recomputed by teacher forcing: the product of the probabilities of the tokens after the prefix."""
+    """Recompute the score by teacher forcing: the product of the probabilities of the tokens after the prefix."""
     settings = {"num_beams": num_beams, "max_new_tokens": 5, "forced_eos_token_id": None}
     prompts, prefixes = processor.question_prompts(QUESTIONS[:1]), processor.question_prefixes(QUESTIONS[:1])
     [[(_, score)]] = generate_texts(model, processor, prompts, rows[:1], torch.zeros(1).long(), 1, 8, **settings)
@@ -93,7 +93,7 @@ def test_no_answer_is_empty_if_another_says_something(processor):
 
 
 def test_returned_sequences_stay_with_their_question(model, processor, rows):
-    """As many as were asked for, each that of its own question."""
+    """There are as many as were asked for, and each belongs to its own question."""
     settings = {"num_beams": 4, "num_return_sequences": 3}
     together = generate_answers(model, processor, QUESTIONS[:1] * 4, rows, **settings)  # of one length, so one batch
     assert len({str(each) for each in together}) == 4
@@ -101,7 +101,7 @@ def test_returned_sequences_stay_with_their_question(model, processor, rows):
         [alone] = generate_answers(model, processor, QUESTIONS[:1], rows[place : place + 1], **settings)
         assert [each["answer"] for each in together[place]] == [each["answer"] for each in alone]
         assert len(alone) == 3
-    with pytest.raises(ValueError, match="top_k and num_return_sequences: give one"):
+    with pytest.raises(ValueError, match="top_k and num_return_sequences: give top_k for different texts, or"):
         generate_answers(model, processor, QUESTIONS, rows, top_k=2, num_return_sequences=2)
 
 
@@ -116,7 +116,7 @@ def test_sampling_samples(model, processor, rows):
 
 
 def test_probability_counts_every_token_but_padding(model):
-    """Two steps by hand: a text of two tokens, and one of a single token and padding, which has a probability too."""
+    """Compute two steps by hand: a text of two tokens, and a text of one token and padding, which does not count."""
     logits = torch.randn(2, model.config.text_config.vocab_size, generator=torch.Generator().manual_seed(0))
     output = ModelOutput(sequences=torch.tensor([[0, 2, 3], [0, 2, 1]]), scores=(logits, logits))
     found = sequence_probabilities(model, output, pad_token_id=1)
@@ -125,7 +125,7 @@ def test_probability_counts_every_token_but_padding(model):
 
 
 def test_several_answers_are_ranked_by_probability_alone(tiny_checkpoint, processor, rows):
-    """Whatever the checkpoint's length penalty, which is for the one best text."""
+    """The checkpoint's length penalty has no effect on them: it is meant for the one best text."""
     model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
     model.final_logits_bias[0, model.config.text_config.eos_token_id] = 4.0  # so that answers differ in length
     few = generate_answers(model, processor, QUESTIONS, rows, top_k=3)
@@ -146,7 +146,7 @@ def test_no_gradient_is_kept(model, processor, rows):
 
 
 def test_rows_are_gathered_batch_by_batch(model, processor, rows, monkeypatch):
-    """All questions of a large set at once would need their pictures' rows as often as they are asked about."""
+    """Gathered at once, the rows of a picture would be copied for each question about it."""
     sizes = []
     generate = model.generate
     monkeypatch.setattr(
@@ -160,7 +160,7 @@ def test_rows_are_gathered_batch_by_batch(model, processor, rows, monkeypatch):
 @pytest.mark.parametrize("force_prefix", [True, False])
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_generate_writes_what_the_pipelines_write(model, processor, rows, num_beams: int, force_prefix: bool):
-    """One decoding everywhere, also for questions of several lengths in one batch."""
+    """Decoding is the same everywhere, also for questions of different lengths in one batch."""
     settings = {"num_beams": num_beams, "force_prefix": force_prefix}
     expected = [best["answer"] for [best] in generate_answers(model, processor, QUESTIONS, rows, **settings)]
     inputs = processor(text=processor.question_prompts(QUESTIONS), return_tensors="pt")
@@ -171,7 +171,7 @@ def test_generate_writes_what_the_pipelines_write(model, processor, rows, num_be
 
 
 def test_a_config_of_ones_own_leaves_the_checkpoints_decoding(tiny_checkpoint, processor, rows):
-    """What it does not say is the checkpoint's, here as in `generate()`."""
+    """Settings that it does not have are the checkpoint's, as in `generate()`."""
     model = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
     model.generation_config.force_prefix = False
     own = GenerationConfig(max_new_tokens=6, num_beams=1)

@@ -1,4 +1,4 @@
-"""The known beginning of a text, forced in whatever way `generate()` is called."""
+"""The known beginning of a text is forced, however `generate()` is called."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def model(tiny_checkpoint: Path) -> VLKDForConditionalGeneration:
 
 @pytest.fixture(scope="module")
 def inputs(processor, pixel_values) -> dict:
-    """Prompts whose beginnings have three lengths, one of them none at all."""
+    """Make prompts whose known beginnings have three lengths; the last one has no known beginning."""
     texts = [*processor.caption_prompts(1), *processor.question_prompts(["is there a circle?"]), "a box."]
     return {**processor(text=texts, return_tensors="pt"), "pixel_values": pixel_values}
 
@@ -45,7 +45,7 @@ def test_prompts_are_grouped_by_what_is_known():
     assert known.tolist() == [[2, 0, 7], [2, 0, 9], [2, 0, 5]]
     for other in ({"force_prefix": False}, {"mask_token_id": None}):
         assert known_prefixes(GenerationConfig(**(config.to_dict() | other)), ids, start_token_id=2) == []
-    assert known_prefixes(GenerationConfig(), ids, start_token_id=2) == []  # of another origin
+    assert known_prefixes(GenerationConfig(), ids, start_token_id=2) == []  # made without our fields
 
 
 def test_groups_are_put_in_order_again():
@@ -70,8 +70,8 @@ def test_each_text_begins_as_its_prompt(model, inputs, tokenizer, settings: dict
 
 @pytest.mark.parametrize("num_beams", [1, 4])
 @pytest.mark.parametrize("eos_bias", [0.0, 3.0, 4.0, 5.0])
-def test_company_changes_nothing(make_model, inputs, num_beams: int, eos_bias: float):
-    """Neither what is written nor how much of it, though the beginnings differ in length."""
+def test_other_texts_in_the_batch_change_nothing(make_model, inputs, num_beams: int, eos_bias: float):
+    """The words and the length of a text depend only on its own prompt, also if the beginnings differ in length."""
     settings = GenerationConfig(num_beams=num_beams, max_new_tokens=8, num_return_sequences=num_beams)
     for seed in (1, 2, 3):
         model = make_model(seed=seed)
@@ -89,7 +89,7 @@ def test_company_changes_nothing(make_model, inputs, num_beams: int, eos_bias: f
 
 
 def test_logits_processors_may_come_by_place(model, inputs):
-    """As in transformers' signature, the third argument; here one that ends every text at once."""
+    """As in transformers, it is the third argument. The processor here ends every text at once."""
 
     def end(written, scores):
         return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([2]), 0.0)

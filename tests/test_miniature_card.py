@@ -25,7 +25,7 @@ def recorded() -> dict:
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_the_command_prints_the_card_that_is_kept(monkeypatch, capsys):
-    """Make it anew with `python -m modeling_vlkd.miniature.card docs/demo.json > model_cards/vlkd-miniature.md`."""
+    """Write it again with `python -m modeling_vlkd.miniature.card docs/demo.json > model_cards/vlkd-miniature.md`."""
     monkeypatch.setattr(sys, "argv", ["card", str(ROOT / "docs" / "demo.json")])
     runpy.run_module("modeling_vlkd.miniature.card", run_name="__main__")
     assert capsys.readouterr().out == CARD

@@ -1,4 +1,4 @@
-"""The miniature's texts: nothing held out is in them, and no wording gives an answer away."""
+"""The miniature's texts: they contain no held-out question, and no wording reveals the answer."""
 
 import random
 from collections import Counter
@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
-from modeling_vlkd.miniature.clip_teacher import TEXT_LENGTH, clip_config, clip_processor, move_shape, normalise
+from modeling_vlkd.miniature.clip_teacher import TEXT_LENGTH, clip_config, clip_processor, move_shape, normalize
 from modeling_vlkd.miniature.corpus import (
     OTHER_WORDINGS,
     draw_asked,
@@ -19,7 +19,7 @@ from modeling_vlkd.miniature.corpus import (
 )
 from modeling_vlkd.miniature.tokenizer import clip_tokenizer, train_tokenizer
 from modeling_vlkd.miniature.world import (
-    COLOURS,
+    COLORS,
     HELD_OUT,
     QUESTION_TEMPLATES,
     SHAPES,
@@ -41,7 +41,7 @@ def tokenizer():
 
 
 def all_forms(template: str) -> set[str]:
-    return {fill(template, colour, shape) for colour in COLOURS for shape in SHAPES}
+    return {fill(template, color, shape) for color in COLORS for shape in SHAPES}
 
 
 def test_held_out_questions_are_in_no_text(tmp_path):
@@ -105,7 +105,7 @@ def test_clip_pools_its_end_token_whatever_follows(tokenizer):
 def test_pictures_are_prepared_as_the_processor_does(tokenizer, images):
     processor = clip_processor(clip_tokenizer(tokenizer, TEXT_LENGTH))
     expected = processor(images=list(images[:3]), return_tensors="pt").pixel_values
-    torch.testing.assert_close(normalise(images[:3], processor), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(normalize(images[:3], processor), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_moving_a_shape_keeps_what_it_is(images):

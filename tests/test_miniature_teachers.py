@@ -1,4 +1,4 @@
-"""Two steps of each teacher's training: reproducible, and saved so that transformers loads them."""
+"""Two steps of each teacher's training are reproducible, and transformers loads what is saved."""
 
 import json
 import random

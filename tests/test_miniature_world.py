@@ -1,4 +1,4 @@
-"""easy-VQA as data: what is measured from the pixels agrees with every official question."""
+"""The scenes that are measured from easy-VQA's pixels agree with every official question."""
 
 import pytest
 

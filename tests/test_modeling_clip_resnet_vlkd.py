@@ -20,7 +20,7 @@ PUBLISHED = {
 
 
 def twins(sizes: dict) -> tuple[ModifiedResNet, CLIPResNetVisionModelWithProjection]:
-    """open_clip's tower with every tensor random, and ours with the same weights."""
+    """Make open_clip's tower with random tensors, and ours with the same weights."""
     sizes = {"num_attention_heads": sizes["width"] * 32 // 64, **sizes}
     reference = ModifiedResNet(
         sizes["layers"], sizes["projection_dim"], sizes["num_attention_heads"], sizes["image_size"], sizes["width"]
@@ -57,7 +57,7 @@ def test_published_towers_equal_open_clip_at_full_size(name):
 
 
 def test_every_row_is_the_attention_of_its_own_position(small):
-    """Row i of the output is what CLIP's pool would give if position i, not the mean, asked the question."""
+    """Row i of the output equals CLIP's attention pool with the query of position i instead of the mean."""
     reference, model = small
     pixels = random_pictures(2, 96)
     with torch.no_grad():
@@ -114,7 +114,7 @@ def test_saved_tower_loads_to_equal_outputs(small, tmp_path):
     torch.testing.assert_close(loaded(pixels).last_hidden_state, model(pixels).last_hidden_state, rtol=0, atol=0)
 
 
-def test_fresh_tower_is_initialised_and_gives_every_parameter_a_gradient():
+def test_new_tower_is_initialized_and_gives_every_parameter_a_gradient():
     model = CLIPResNetVisionModelWithProjection(CLIPResNetVisionConfig(**SMALL))
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     model(random_pictures(2, 96)).last_hidden_state.square().sum().backward()

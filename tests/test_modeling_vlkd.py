@@ -1,4 +1,4 @@
-"""The method: what the decoder sees, which features come out, what the loss is, and that CLIP stays as it is."""
+"""The model: the decoder's memory, the features, the loss, and that CLIP does not change."""
 
 from functools import partial
 
@@ -21,7 +21,6 @@ from modeling_vlkd import (
     VLKDForSequenceClassification,
     VLKDModel,
 )
-from modeling_vlkd.modeling_vlkd import pool_sentence
 
 
 TOWERS = {
@@ -41,7 +40,7 @@ def test_image_features_are_the_towers_own(make_model, pixel_values, tower: str)
     alone.load_state_dict(model.model.vision_tower.state_dict())
     output = alone(pixel_values)
     expected = output.pooler_output if tower == "siglip" else output.image_embeds
-    # Close and not equal: the last bit may depend on where in memory a tensor happens to lie.
+    # Close, not equal: the last bit may depend on the alignment of a tensor in memory.
     assert_close(model.get_image_features(pixel_values=pixel_values).pooler_output, expected)
     rows = model.get_image_rows(pixel_values=pixel_values)
     assert rows.shape == (3, ROWS[tower], DIM)
@@ -66,7 +65,7 @@ def test_feature_methods_return_what_is_asked(model, inputs):
 
 @torch.no_grad()
 def test_decoder_sees_image_rows_and_bridged_text(model, inputs):
-    """C = [W_i V ; W'_e W_e E], eq. (1) of arXiv:2203.06386, with every factor computed by itself."""
+    """Compute C = [W_i V ; W'_e W_e E], eq. (1) of arXiv:2203.06386, factor by factor."""
     parts = model.model
     rows = model.get_image_rows(inputs["pixel_values"])  # V
     states = parts.language_model.encoder(inputs["input_ids"], inputs["attention_mask"]).last_hidden_state  # E
@@ -99,7 +98,7 @@ def test_image_rows_may_stand_for_pixels(model, inputs):
 
 @torch.no_grad()
 def test_hidden_image_rows_leave_a_text_model(model, inputs):
-    """A mask of the memory's length is taken as it is: with the rows at 0, the decoder attends to the text alone."""
+    """A mask of the memory's length is used unchanged: with 0 for the rows, the decoder attends only to the text."""
     rows = model.get_image_rows(inputs["pixel_values"])
     mask = torch.cat([torch.zeros(3, rows.shape[1], dtype=torch.long), inputs["attention_mask"]], dim=1)
     hidden = model(inputs["input_ids"], image_embeds=rows, attention_mask=mask).logits
@@ -144,17 +143,6 @@ def test_without_the_bridge_text_goes_through_bart(make_model, inputs):
     assert torch.equal(model.generate(**texts, **settings), bart.generate(**texts, **settings))
     bridged = make_model()
     assert not torch.allclose(bridged(**texts).logits, model(**texts).logits, atol=1e-3)
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("text_pooling", ["bos", "eos", "mean"])
-def test_sentence_is_pooled_from_attended_states(text_pooling: str, side: str):
-    states = torch.arange(8.0).view(1, 4, 2)  # rows (0, 1), (2, 3), (4, 5), (6, 7)
-    mask, kept = ([[0, 1, 1, 1]], [1, 2, 3]) if side == "left" else ([[1, 1, 1, 0]], [0, 1, 2])
-    expected = {"bos": states[0, kept[0]], "eos": states[0, kept[-1]], "mean": states[0, kept].mean(0)}[text_pooling]
-    assert torch.equal(pool_sentence(states, torch.tensor(mask), text_pooling)[0], expected)
-    whole = {"bos": states[0, 0], "eos": states[0, 3], "mean": states[0].mean(0)}[text_pooling]
-    assert torch.equal(pool_sentence(states, None, text_pooling)[0], whole)
 
 
 @pytest.mark.parametrize("text_pooling", ["bos", "eos", "mean"])
@@ -267,7 +255,7 @@ VIT_L14 = {
 
 
 def parameter_counts(vision_config: dict) -> tuple[int, int]:
-    """Counts the text half (BART, W_e, W'_e) and the vision half (CLIP's tower, W_i), the temperature left out."""
+    """Count the text half (BART, W_e, W'_e) and the vision half (CLIP's tower, W_i), without the temperature."""
     with torch.device("meta"):
         parts = VLKDForConditionalGeneration(VLKDConfig(vision_config=vision_config, text_config=BART_LARGE)).model
 
@@ -303,7 +291,7 @@ def train_one_step(model: nn.Module, inputs: dict[str, torch.Tensor]):
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_training_leaves_clip_bit_identical(make_model, inputs, tower: str):
-    """Weights, and BatchNorm's statistics and counters too."""
+    """Compare weights and also the statistics and counters of batch norm."""
     model = make_model(tower)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     train_one_step(model, inputs)
@@ -423,7 +411,7 @@ def test_an_image_without_text_is_refused(model, pixel_values):
 @pytest.mark.parametrize("tower", ["vit", "resnet", "siglip"])
 @torch.no_grad()
 def test_pixels_are_cast_to_the_towers_type(make_model, inputs, processor, tower: str):
-    """A processor gives pixels in full precision, whatever the model is in."""
+    """A processor returns pixels in full precision, whatever the model's type is."""
     model = make_model(tower).to(torch.bfloat16)
     assert inputs["pixel_values"].dtype == torch.float32
     half = {**inputs, "pixel_values": inputs["pixel_values"].to(torch.bfloat16)}
@@ -452,8 +440,8 @@ def test_unknown_vision_tower_is_refused():
         VLKDModel(config)
 
 
-def test_randomised_models_differ_by_seed(make_model):
-    """The tests above compare with these models: equal outputs must not come from equal or zero weights."""
+def test_random_models_differ_by_seed(make_model):
+    """The tests above compare such models, and equal outputs must not come from equal or zero weights."""
     one, other = make_model("resnet"), make_model("resnet", seed=2)
     for (name, tensor), different in zip(one.state_dict().items(), other.state_dict().values()):
         assert not tensor.is_floating_point() or not torch.equal(tensor, different), name

@@ -1,4 +1,4 @@
-"""Numbers that would fail late, or train a model away from what it knows."""
+"""Refuse numbers with which a run would fail late or ruin the model."""
 
 import pytest
 from transformers import Seq2SeqTrainingArguments

@@ -1,4 +1,4 @@
-"""How a training run ended, in a line."""
+"""The line that says how a training run ended."""
 
 import math
 import shlex
@@ -25,7 +25,7 @@ def test_a_loss_that_is_no_number_is_named(trainer, value):
 
 
 def test_weights_that_are_no_numbers_are_named_though_the_log_shows_none(trainer):
-    """transformers leaves losses that are NaN out of what it logs; a gradient may overflow and be skipped."""
+    """transformers does not log losses that are NaN; and a gradient may overflow when its step is skipped."""
     trainer.state.log_history = [{"loss": 2.0, "grad_norm": math.inf, "step": 2}]
     assert diverged(trainer) is None
     refuse_diverged(None, "out", 1e-3)

@@ -1,5 +1,6 @@
-"""Adapters of peft: LoRA where it goes by itself, trained, saved, loaded and merged."""
+"""Adapters of peft: the default targets of LoRA, training, saving, loading and merging."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +9,17 @@ import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
 from random_weights import randomise
+from stranger import FORGET_THE_PACKAGE
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from torch import nn
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDModel
+from modeling_vlkd.registration import LORA_TARGETS
 from modeling_vlkd.trainers import QuestionSet, VLKDDataCollator, VLKDDistillationConfig, VLKDDistillationTrainer
 
 
+ROOT = Path(__file__).parent.parent
 BRIDGE = ["text_projection", "text_to_decoder", "image_to_decoder"]
 
 
@@ -41,19 +45,47 @@ def test_lora_goes_into_bart_by_default(make_model, tower: str):
     assert all("lora_" in name and "vision_tower" not in name for name in trainable)
 
 
-def test_peft_may_be_imported_last(tiny_checkpoint: Path):
-    """And nobody pays for peft who does not use it."""
-    code = f"""
+def run(code: str, folder: Path) -> str:
+    """Run code in a fresh process, since a process imports peft only once; return what it printed."""
+    environment = {**os.environ, "HF_MODULES_CACHE": str(folder)}
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+PRINT_TARGETS = """
 import sys
-import modeling_vlkd
-assert "peft" not in sys.modules
 from transformers import AutoModel
-model = AutoModel.from_pretrained({str(tiny_checkpoint)!r})
+model = AutoModel.from_pretrained({checkpoint!r}, trust_remote_code={trust})
 from peft import LoraConfig, get_peft_model
-print(len(get_peft_model(model, LoraConfig()).targeted_module_names))
+print(*sorted(set(get_peft_model(model, LoraConfig({arguments})).targeted_module_names)))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "12", result.stderr
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import peft; import modeling_vlkd", "import modeling_vlkd; import peft.utils.constants", "import modeling_vlkd"],
+    ids=["peft first", "peft last", "peft after the model"],
+)
+def test_lora_finds_its_targets_in_any_order_of_imports(tiny_checkpoint: Path, make_model, tmp_path, imports: str):
+    expected = get_peft_model(make_model(model_class=VLKDModel), LoraConfig()).targeted_module_names
+    assert len(expected) == 12
+    code = PRINT_TARGETS.format(checkpoint=str(tiny_checkpoint), trust=False, arguments="")
+    check = "from modeling_vlkd.registration import PeftFinder\nassert not [finder for finder in sys.meta_path if "
+    assert run(f"{imports}\n{code}\n{check}isinstance(finder, PeftFinder)]", tmp_path).split() == sorted(expected)
+
+
+def test_without_the_package_lora_needs_its_targets_named(tiny_checkpoint: Path, make_model, tmp_path: Path):
+    """Code from the Hub registers nothing with peft; docs/adapters.md has the expression to give."""
+    without = PRINT_TARGETS.format(checkpoint=str(tiny_checkpoint), trust=True, arguments="")
+    refused = f"{FORGET_THE_PACKAGE}\ntry:\n    exec({without!r})\nexcept ValueError as error:\n    print(error)"
+    assert "Please specify `target_modules`" in run(refused, tmp_path)
+    named = PRINT_TARGETS.format(
+        checkpoint=str(tiny_checkpoint), trust=True, arguments=f"target_modules={LORA_TARGETS!r}"
+    )
+    expected = get_peft_model(make_model(model_class=VLKDModel), LoraConfig()).targeted_module_names
+    assert run(f"{FORGET_THE_PACKAGE}\n{named}", tmp_path).split() == sorted(expected)
+    assert f'target_modules=r"{LORA_TARGETS}"' in (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +117,7 @@ def test_trainer_trains_the_adapters_alone(examples, tmp_path, bridge: list[str]
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < losses[0] - 0.5
-    assert "eval_loss" in trainer.evaluate()  # which generates, too
+    assert "eval_loss" in trainer.evaluate()  # it also generates
 
     trained = {name.replace("base_layer.", ""): tensor for name, tensor in model.state_dict().items()}
     for name, tensor in before.items():
@@ -133,7 +165,7 @@ def test_distillation_trains_adapters_saves_them_and_resumes(tmp_path, bridge: l
     for name in bridge or []:
         assert torch.equal(before[f"model.{name}.weight"], trained[f"model.{name}.original_module.weight"])
         assert not torch.equal(before[f"model.{name}.weight"], trained[f"model.{name}.modules_to_save.default.weight"])
-    # The temperature stays, too: peft adapts modules, and it is in none of their own.
+    # The temperature does not change either: it is a lone parameter, and peft adapts modules.
     assert all(torch.equal(before[name], trained[name]) for name in before.keys() & trained.keys())
     assert "model.logit_scale" in trained
     assert all(trained[name].any() for name in trained if "lora_B" in name)  # they start at zero
@@ -161,7 +193,7 @@ def test_distillation_trains_adapters_saves_them_and_resumes(tmp_path, bridge: l
 
 @pytest.fixture(scope="module")
 def adapter(tiny_checkpoint: Path, tmp_path_factory) -> Path:
-    """A folder with an adapter, bridge included, whose weights are random."""
+    """Save an adapter with the bridge, whose weights are random."""
     folder = tmp_path_factory.mktemp("adapter")
     base = VLKDForConditionalGeneration.from_pretrained(tiny_checkpoint)
     adapted = get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=BRIDGE))

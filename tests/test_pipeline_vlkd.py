@@ -34,7 +34,7 @@ def captioner(tiny_checkpoint: Path):
 
 
 def only_texts(results) -> list:
-    """Drops scores, which differ in the last digit between batch sizes."""
+    """Drop the scores, which differ in the last digit between batch sizes."""
     if isinstance(results, dict):
         return results.get("answer", results.get("caption"))
     return [only_texts(each) for each in results]
@@ -147,7 +147,7 @@ def chat(picture: Image.Image | None, text: str = "") -> list[dict]:
 
 
 def test_image_text_to_text_chats(tiny_checkpoint: Path, pictures, monkeypatch):
-    """A message is a question, or without text the wish for a caption; the reply is the answer alone."""
+    """A message is a question, or without text a request for a caption; the reply is only the answer or caption."""
     talker = pipeline("image-text-to-text", model=str(tiny_checkpoint))
     processor = talker.processor
     texts = ["what is it? Answer: a box.", "A picture of a box.", "a box."]
@@ -271,7 +271,7 @@ print(type(AutoModel.from_pretrained("{again}", trust_remote_code=True)).__modul
 
 
 def test_loads_with_trust_and_without_the_package(tiny_checkpoint: Path, answerer, tmp_path: Path, monkeypatch):
-    """As from the Hub: the folder brings its code. What that code saves can be loaded and trusted in turn."""
+    """As on the Hub, the folder contains its code. What that code saves can be loaded in the same way."""
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     code = WITHOUT_THE_PACKAGE.format(
         root=Path(__file__).parent.parent,
@@ -287,7 +287,7 @@ def test_loads_with_trust_and_without_the_package(tiny_checkpoint: Path, answere
         [name, of_class, "transformers" if name == "Tokenizer" else "transformers_modules"]
         for name, of_class in CLASSES_BY_AUTO_CLASS.items()
     ]
-    assert reply  # what a chat about the picture gives
+    assert reply  # to the chat about the picture
     assert first == f"VLKDVisualQuestionAnsweringPipeline {expected}"
     assert second == "transformers_modules"
     code_files = {path.name for path in Path(modeling_vlkd.__file__).parent.glob("*_vlkd.py")}

@@ -62,7 +62,7 @@ def test_call_joins_pictures_and_texts(processor: VLKDProcessor):
     assert batch["attention_mask"][0].sum() < batch["attention_mask"][1].sum() == batch["input_ids"].shape[1]
 
 
-# One colour in every mode that files come in: (mode, value), what a viewer shows.
+# A color in each mode that image files may have: mode, value, and the color that a viewer shows.
 SEEN_RED = [
     ("RGB", (255, 0, 0), (255, 0, 0)),
     ("RGBA", (255, 0, 0, 255), (255, 0, 0)),
@@ -84,7 +84,7 @@ def test_every_mode_is_shown_as_a_viewer_shows_it(mode: str, value, shown: tuple
     assert np.abs(np.subtract(pixel, shown)).max() <= 1
 
 
-def test_palette_with_a_transparent_colour_is_laid_on_white(tmp_path: Path):
+def test_palette_with_a_transparent_color_is_laid_on_white(tmp_path: Path):
     picture = Image.new("P", (4, 4), 0)
     picture.putpalette([255, 0, 0] + [0] * 765)
     picture.save(tmp_path / "palette.png", transparency=0)
@@ -153,7 +153,7 @@ def test_wrong_input_is_named(processor: VLKDProcessor, call, message: str):
         torch.from_numpy,
         lambda array: [torch.from_numpy(array).permute(2, 0, 1)],
         lambda array: np.stack([array]),
-        lambda array: [[array]],  # as chats bring it
+        lambda array: [[array]],  # as chats pass it
     ],
     ids=["channels last", "channels first", "tensor", "list of tensors", "stack", "list of one for each text"],
 )
@@ -189,7 +189,7 @@ def test_settings_of_the_image_processor_reach_it(processor: VLKDProcessor):
         ({"images_kwargs": {"do_rescal": False}}, "'do_rescal'"),
     ],
 )
-def test_misspelt_settings_are_named(processor: VLKDProcessor, settings: dict, hint: str):
+def test_misspelled_settings_are_named(processor: VLKDProcessor, settings: dict, hint: str):
     with pytest.raises(TypeError, match=re.escape(f"unexpected keyword argument {hint}")):
         processor(images=Image.new("RGB", (4, 4)), text="why?", **settings)
 
@@ -227,8 +227,8 @@ def test_fillings_match_their_prompts(processor: VLKDProcessor):
     assert processor.extract_answers(processor.filled_questions(questions, answers)) == ["red"]
 
 
-def test_folders_of_before_load(tiny_checkpoint: Path, tmp_path: Path):
-    """The processor once knew how to begin a text, which the generation config knows now."""
+def test_folders_of_older_versions_load(tiny_checkpoint: Path, tmp_path: Path):
+    """`force_prefix` was once a setting of the processor; now it is in the generation config."""
     shutil.copytree(tiny_checkpoint, tmp_path / "old")
     settings = tmp_path / "old" / "processor_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"force_prefix": True}))
@@ -236,7 +236,7 @@ def test_folders_of_before_load(tiny_checkpoint: Path, tmp_path: Path):
 
 
 def test_what_a_tokenizer_was_saved_with_is_no_setting(processor: VLKDProcessor, tmp_path: Path, recwarn):
-    """Training cuts texts, and the tokenizer keeps that with itself; whoever asks later has not asked for it."""
+    """A tokenizer that cut texts in training saves that setting, but it must not cut later texts."""
     cutting = copy.deepcopy(processor)
     cutting.tokenizer(["why?"], truncation=True, max_length=4, padding="max_length")
     cutting.save_pretrained(tmp_path)

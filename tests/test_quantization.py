@@ -17,13 +17,14 @@ from modeling_vlkd.miniature.distilling import WEIGHTS, Teachers, assemble
 
 QUESTIONS, ANSWERS = reading_probe(40)
 WHOLE = BitsAndBytesConfig(load_in_8bit=True)
-# Naming modules replaces the default, which is the head that is tied to the embeddings: it has to be named, too.
+# By default, only the head is skipped, because it is tied to the embeddings. A list replaces that default, so the head
+# is in it, too.
 WITHOUT_CLIP = BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["model.vision_tower", "lm_head"])
 
 
 @pytest.fixture(scope="module")
 def miniature(tmp_path_factory) -> tuple[VLKDForConditionalGeneration, VLKDProcessor, Path]:
-    """The miniature's teachers put together: its BART answers questions about a passage that stands before them."""
+    """Assemble the miniature's teachers: its BART answers questions about a passage that stands before them."""
     folder = tmp_path_factory.mktemp("miniature")
     model, processor = assemble(Teachers.load(WEIGHTS))
     model.save_pretrained(folder)
@@ -73,7 +74,7 @@ def test_clip_may_stay_exact(miniature, pixels):
 
 
 def test_half_precision_around_8_bit(miniature, pixels):
-    """What bitsandbytes computes in anyway; a picture and a question give a text."""
+    """bitsandbytes computes in half precision anyway; a picture and a question give a text."""
     _, processor, folder = miniature
     half = VLKDForConditionalGeneration.from_pretrained(folder, quantization_config=WHOLE, dtype=torch.float16)
     inputs = processor(text=processor.question_prompts(["what is it?"] * 4), return_tensors="pt")

@@ -1,4 +1,4 @@
-"""What importing the package changes, each in a fresh process, since a process registers only once."""
+"""The effects of importing the package, each in a fresh process, since a process registers only once."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ print(AutoConfig.for_model("vlkd").model_type, pipelines.check_task("vqa")[1]["i
 
 
 def test_a_script_of_a_users_own_may_have_the_name_of_the_command(tmp_path: Path):
-    """Even without the `.py` by which it could be told from the command."""
+    """Also if its name has no `.py`, which would distinguish it from the command."""
     (tmp_path / "vlkd").write_text(f"import modeling_vlkd\n{PRINT_REGISTERED}")
     result = subprocess.run([sys.executable, tmp_path / "vlkd"], capture_output=True, text=True)
     assert result.stdout.strip() == "vlkd VLKDVisualQuestionAnsweringPipeline", result.stderr
@@ -63,9 +63,27 @@ def test_an_embedded_python_may_have_no_arguments():
     assert run(code) == "vlkd VLKDVisualQuestionAnsweringPipeline"
 
 
+@pytest.mark.parametrize("blocked", [False, True], ids=["installed", "missing"])
+def test_peft_is_not_imported_without_need(tiny_checkpoint: Path, blocked: bool):
+    """Whether it is installed or not: the model is loaded and used, and peft is never imported."""
+    code = f"""
+import sys
+if {blocked}:
+    sys.modules["peft"] = None  # then `import peft` is an ImportError
+import modeling_vlkd
+from transformers import AutoModelForImageTextToText
+model = AutoModelForImageTextToText.from_pretrained({str(tiny_checkpoint)!r})
+model.generate(model.dummy_inputs["input_ids"][:1], max_new_tokens=2)
+print([name for name in sys.modules if name.split(".")[0] == "peft" and sys.modules[name] is not None])
+from modeling_vlkd.registration import PeftFinder
+print(sum(isinstance(finder, PeftFinder) for finder in sys.meta_path))
+"""
+    assert run(code).splitlines() == ["[]", "1"]
+
+
 @pytest.mark.parametrize("name", ["vlkd", "vlkd.exe", "vlkd-script.py"])
 def test_the_command_is_known_by_where_it_was_installed(name: str, tmp_path: Path):
-    """Without torch until a class is asked for, on Windows too, whose installers name the script otherwise."""
+    """The command imports no torch before a class is used; installers for Windows give its script another name."""
     installed = tmp_path / "modeling_vlkd-0.1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: modeling_vlkd\nVersion: 0.1.0\n")

@@ -1,4 +1,4 @@
-"""The command `vlkd`, a thin file for each subcommand.
+"""The command `vlkd`, with one thin file for each subcommand.
 
 May import every room: model, publishing, evaluation, trainers, conversion and miniature. Nothing imports it, and
 `vlkd --help` has to answer without torch.

@@ -83,13 +83,16 @@ def main(argv: list[str]) -> int:
 
 
 def names_picture(word: str) -> bool:
-    """Whether the word in the place of the question is none, but a path, a URL, or what looks like a picture."""
+    """Tell whether the last word of the command line is not a question, but a path, a URL or the name of a picture."""
     one_word = len(word.split()) == 1
     return os.path.exists(word) or (one_word and ("://" in word or Path(word).suffix.lower() in PICTURE_SUFFIXES))
 
 
 def line(name: str, question: str, answer: Answer, many_images: bool, many_questions: bool) -> str:
-    """Give one answer as a tab-separated line, without columns that would be the same everywhere."""
-    columns = [name] if many_images else []
-    columns += [question] if many_questions else []
+    """Return one answer as a tab-separated line; it names the picture and the question only if there are several."""
+    columns = []
+    if many_images:
+        columns.append(name)
+    if many_questions:
+        columns.append(question)
     return "\t".join([*columns, answer.text, f"{answer.score:.3f}"])

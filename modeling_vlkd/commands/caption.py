@@ -49,8 +49,10 @@ def main(argv: list[str]) -> int:
         for name, caption in zip(names, adapter.caption(pictures)):
             found.append({"image": name, "caption": caption.text, "score": caption.score})
             if not args.json:
-                columns = [name] if len(paths) > 1 else []
-                tqdm.write("\t".join([*columns, caption.text, f"{caption.score:.3f}"]))
+                columns = [caption.text, f"{caption.score:.3f}"]
+                if len(paths) > 1:
+                    columns.insert(0, name)
+                tqdm.write("\t".join(columns))
     if args.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     return reader.exit_code

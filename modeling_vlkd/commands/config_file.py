@@ -1,4 +1,4 @@
-"""The YAML file of `--config`: lines of `flag: value`, for flags that a training command takes."""
+"""Read the YAML file of `--config`, whose lines `flag: value` stand for flags of a training command."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,11 @@ import yaml
 
 
 def read_config(path: str) -> dict[str, list[str]]:
-    """Read a YAML file of `flag: value` lines into command-line arguments, by the flag's name."""
+    """Read a YAML file of `flag: value` lines; return the command-line arguments of each flag.
+
+    Example: the lines `seed: 7` and `language: [en, de]` become
+    `{"seed": ["--seed", "7"], "language": ["--language", "en", "de"]}`.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -29,7 +33,7 @@ def read_config(path: str) -> dict[str, list[str]]:
 
 
 def with_config(argv: Sequence[str]) -> list[str]:
-    """Put the lines of its file in the place of `--config FILE`, but for flags that are given beside it."""
+    """Replace `--config FILE` by the flags in the file, except those that are also given on the command line."""
     path, rest, words = None, [], iter(argv)
     for word in words:
         if word.startswith("--config="):
@@ -44,5 +48,5 @@ def with_config(argv: Sequence[str]) -> list[str]:
 
 
 def option_name(flag: str) -> str:
-    """Give the name of an option of which two spellings are taken: `--hub-token=x` is `hub_token`."""
+    """Return the name of an option, with `_` for the `-` within it: `--hub-token=x` is `hub_token`."""
     return flag.partition("=")[0].removeprefix("--").replace("-", "_")

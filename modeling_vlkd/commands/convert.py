@@ -26,8 +26,8 @@ examples:
 
 
 def file_size(text: str) -> str:
-    """Checks the size of a file, such as 500MB."""
-    if not re.fullmatch(r"[1-9]\d*(\.\d+)?(KB|MB|GB|TB)", text):
+    """Check that a text is a file size, such as 500MB."""
+    if not re.fullmatch(r"[1-9]\d*(\.\d+)?(KB|MB|GB|TB)", text):  # "500MB", "2.5GB"
         raise argparse.ArgumentTypeError(f"expected a size such as 500MB, got {text!r}")
     return text
 
@@ -66,7 +66,7 @@ def build_parser() -> Parser:
 
 
 def print_report(report: Report, output: Path):
-    """Prints what went where, and the proof."""
+    """Print where each part of the model comes from, and the proof."""
     console = Console(soft_wrap=True)
     parts = Table(title="What went where", title_justify="left")
     parts.add_column("part", no_wrap=True)
@@ -89,7 +89,7 @@ def print_report(report: Report, output: Path):
 
 def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
-    logging.set_verbosity_error()  # what it would warn of is measured below
+    logging.set_verbosity_error()  # `convert` itself measures whether anything went wrong
     logging.disable_progress_bar()
     with tqdm(total=STEPS, bar_format="{desc} {bar} {n}/{total} {elapsed}", leave=False, disable=None) as bar:
         done = count()

@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
         import easy_vqa  # noqa: F401
     except ImportError:
         parser.error("the demo needs easy-VQA; install it with `pip install modeling_vlkd[demo]`")
-    from modeling_vlkd.miniature.demo import run_demo  # after all checks: it imports torch
+    from modeling_vlkd.miniature.demo import run_demo  # after all checks, because it imports torch
 
     run_demo(args.output, args.seeds, args.seed, args.from_scratch, args.json, args.report)
     return 0

@@ -42,7 +42,7 @@ examples:
 
 @dataclass
 class DistillArguments:
-    """What is distilled into what, on which data."""
+    """The models that are distilled, and the data."""
 
     dataset: str = field(
         metadata={"help": "Folder of pictures with metadata.csv, parquet, saved data set, or Hub id."}
@@ -134,9 +134,13 @@ def main(argv: list[str]) -> int:
 def make_trainer(
     arguments: DistillArguments, training: VLKDDistillationConfig, facts: RunFacts, checkpoint: str | None
 ) -> tuple[VLKDDistillationTrainer, SaveOnInterrupt, Dataset | None]:
-    """Assemble model, data and trainer, and pictures that it does not see, if there are any.
+    """Assemble model, data and trainer.
 
-    Other data than those of `checkpoint` are refused at once.
+    Returns:
+        The trainer; the callback that saves on an interrupt; and pictures that are not trained on, or None.
+
+    Raises:
+        ValueError: the run of `checkpoint` was trained on other data.
     """
     set_seed(training.seed)
     dataset, held_back = load_pairs_of(arguments, arguments.split), None
@@ -166,7 +170,7 @@ def make_trainer(
     def prepare(data: Dataset, flip: bool) -> ImageCaptionPairs:
         cache = Path(arguments.cache).expanduser()
         used = teacher if training.ttdm_weight > 0 else None
-        with training.main_process_first(desc="frozen features"):  # the other processes find them computed
+        with training.main_process_first(desc="frozen features"):  # then the other processes read the cache
             return prepare_pairs(data, model, processor, used, cache, flip, arguments.keep_pixels)
 
     interrupt = SaveOnInterrupt()
@@ -187,7 +191,10 @@ def make_trainer(
 
 
 def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) -> RunFacts:
-    """Gather what the model's card has to tell beside what the trainer knows, before anything is moved or removed."""
+    """Gather what the model card needs and the trainer cannot know.
+
+    This happens before the training, which may move or overwrite the files that are read here.
+    """
     if arguments.checkpoint is not None:
         provenance = Provenance.of_checkpoint(arguments.checkpoint)
     else:
@@ -206,7 +213,7 @@ def facts_of(arguments: DistillArguments, card: CardArguments, argv: list[str]) 
 
 
 def add_data(provenance: Provenance, arguments: DistillArguments, pictures: int, texts: int):
-    """Add the data sets to what goes into the model; that of the Hub has brought its card with it by now."""
+    """Add the data sets to the model's sources, after loading, when the card of a Hub data set is in the cache."""
     note = f"split {arguments.split}, {pictures} pictures"
     provenance.add_source(Source.find("image-caption pairs", arguments.dataset, "dataset", note))
     if arguments.replay is not None:
@@ -215,10 +222,10 @@ def add_data(provenance: Provenance, arguments: DistillArguments, pictures: int,
 
 
 def choose_decoding_at_the_end(trainer: VLKDDistillationTrainer, unseen: Dataset) -> bool:
-    """Try both ways of decoding, keep the better one with the model, and tell it here and in the card.
+    """Try both ways of decoding on unseen pictures, keep the better one with the model, and report it.
 
     Returns:
-        Whether it is another one than before.
+        Whether the choice differs from the one before.
     """
     before = trainer.bare_model.generation_config.to_dict().get("force_prefix", True)
     count = min(len(unseen), MOST_PICTURES)
@@ -236,7 +243,11 @@ def choose_decoding_at_the_end(trainer: VLKDDistillationTrainer, unseen: Dataset
 
 
 def evaluate_at_the_end(trainer: VLKDDistillationTrainer, anew: bool):
-    """Measure the final weights on what there is to evaluate on, unless the last step did, and not `anew`."""
+    """Evaluate the final weights, on the evaluation split or on the questions, if either is given.
+
+    Args:
+        anew: evaluate on the split even if the last training step has just done so.
+    """
     if trainer.eval_dataset is not None:
         if anew or not measured(trainer.args, trainer.state):
             trainer.evaluate()
@@ -247,11 +258,12 @@ def evaluate_at_the_end(trainer: VLKDDistillationTrainer, anew: bool):
 
 
 def needs_teacher(arguments: DistillArguments, training: VLKDDistillationConfig) -> bool:
+    """Tell whether the run needs CLIP's text tower."""
     return training.ttdm_weight > 0 or arguments.replay is not None or arguments.align_text_projection
 
 
 def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, teacher_needed: bool):
-    """Stop unless the arguments say once, and wholly, what is distilled into what."""
+    """Stop unless the arguments give either both towers or a checkpoint, and a teacher if one is needed."""
     names = {"--vision": arguments.vision, "--text": arguments.text}
     missing = [flag for flag, name in names.items() if name is None]
     if arguments.checkpoint is None and missing:
@@ -263,7 +275,7 @@ def refuse_half_a_model(parser: TrainingParser, arguments: DistillArguments, tea
 
 
 def load_student(arguments: DistillArguments) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
-    """Load what is to be distilled, or assemble it."""
+    """Load the checkpoint that is to be distilled, or assemble a model from a CLIP and a BART."""
     if arguments.checkpoint is not None:
         return load_checkpoint(arguments.checkpoint, "cpu", torch.float32)
     names = (str(arguments.vision), str(arguments.text))
@@ -280,6 +292,6 @@ def load_pairs_of(arguments: DistillArguments, split: str) -> Dataset:
 if __name__ == "__main__":
     import sys
 
-    from .main import main as vlkd  # which makes one line of what goes wrong
+    from .main import main as vlkd  # it turns an error into one line
 
     sys.exit(vlkd(["distill", *sys.argv[1:]]))

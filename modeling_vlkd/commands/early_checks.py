@@ -1,4 +1,4 @@
-"""What can be said of a training command before torch is imported, which takes seconds: its flags and paths."""
+"""Check the flags and paths of a training command before torch is imported, which takes seconds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from modeling_vlkd.publishing.provenance import is_hub_id
 from .config_file import option_name, with_config
 
 
-# What people type who know other programs, and what it is called here.
+# Flags of other programs, and the flag with the same meaning here. BOTH holds those of both training commands.
 BOTH = {
     **dict.fromkeys(("batch", "batch_size", "bs", "train_batch_size"), "per_device_train_batch_size"),
     **dict.fromkeys(("eval_batch_size", "val_batch_size"), "per_device_eval_batch_size"),
@@ -42,10 +42,12 @@ MODELS = ("vision", "text", "checkpoint", "teacher")
 
 
 def refuse_early(command: str, argv: Sequence[str]):
-    """Stop at a flag that is known elsewhere by another name, and at a path that is certainly local and not there.
+    """Stop at a flag that other programs have but not this one, and at a local path that does not exist.
+
+    A name that may be a Hub id is not taken for a local path.
 
     Raises:
-        FileNotFoundError, ValueError: with the flag, in the command line or in the file of `--config`.
+        FileNotFoundError, ValueError: one of these; the flag may also stand in the file of `--config`.
     """
     values = last_values(with_config(argv))
     if {"help", "help_all"} & set(values):
@@ -65,7 +67,7 @@ def refuse_early(command: str, argv: Sequence[str]):
 
 
 def last_values(words: Sequence[str]) -> dict[str, str]:
-    """Give of each option, without dashes and with `_` within, the first value where it stands last."""
+    """Map each option's name (see `option_name`) to its first value; if an option is repeated, the last one counts."""
     values: dict[str, str] = {}
     option = None
     for word in words:

@@ -24,7 +24,7 @@ def build_parser() -> Parser:
     parser = Parser(
         prog="vlkd embed",
         description="Embeds pictures (with CLIP) and texts (with the distilled BART) in CLIP's space,\n"
-        "L2-normalised, and prints how similar each text is to each picture.",
+        "L2-normalized, and prints how similar each text is to each picture.",
         epilog=EXAMPLES,
     )
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files, folders, globs or URLs")
@@ -66,14 +66,17 @@ def main(argv: list[str]) -> int:
     else:
         for name, row in zip(names, similarities):
             for text, similarity in sorted(zip(args.text, row), key=lambda pair: -pair[1]):
-                print("\t".join([name] * (len(names) > 1) + [text, f"{similarity:.3f}"]))
+                columns = [text, f"{similarity:.3f}"]
+                if len(names) > 1:
+                    columns.insert(0, name)
+                print("\t".join(columns))
         count = f"{len(names)} pictures and {len(texts)} texts in {model.config.projection_dim} dimensions"
         print(f"{count}, written to {args.output}" if args.output else f"{count}; --output FILE keeps them")
     return reader.exit_code
 
 
 def write_whole(path: Path, content: bytes):
-    """Writes a file such that it is there as a whole or, if the disk is full, not at all."""
+    """Write a file completely or, if that fails (the disk may be full), not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_bytes(content)
@@ -84,7 +87,7 @@ def write_whole(path: Path, content: bytes):
 
 
 def embed_pictures(adapter: VLKDAdapter, reader: PictureReader) -> tuple[list[str], torch.Tensor]:
-    """Give the names of the readable pictures and their embeddings, `(pictures, dim)`, normalized, on the CPU."""
+    """Return the names of the readable pictures and their embeddings, `(pictures, dim)`, normalized, on the CPU."""
     names, embeddings = [], [adapter.embed_images([])]
     for batch, pictures in reader:
         embeddings.append(adapter.embed_images(pictures))

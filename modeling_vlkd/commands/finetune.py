@@ -30,7 +30,7 @@ example:
 
 @dataclass
 class FinetuneArguments:
-    """Which model learns from which questions."""
+    """The model that is trained further, and the questions."""
 
     checkpoint: str = field(metadata={"help": "Folder or Hub id of a VLKD model."})
     questions: str = field(metadata={"help": "CSV or JSON lines of image, question, answer to train on."})
@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
             "each picture is looked at once here, before the training: set it to true, or train from Python on "
             "`pixel_values`."
         )
-    training.remove_unused_columns = False  # the collator reads questions, the model never sees them as such
+    training.remove_unused_columns = (
+        False  # the collator needs the columns `question` and `answer`, which the model's `forward` does not have
+    )
     questions = make_question_set(rows, model, processor)
     eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None
     interrupt = SaveOnInterrupt()
@@ -99,7 +101,7 @@ def main(argv: list[str]) -> int:
 
 
 def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str], trained_on: TrainedOn) -> RunFacts:
-    """Gather what the model's card has to tell beside what the trainer knows."""
+    """Gather what the model card needs and the trainer cannot know."""
     provenance = Provenance.of_checkpoint(arguments.checkpoint)
     provenance.add_source(
         Source.find("questions and answers", arguments.questions, note=f"{trained_on.examples} questions")
@@ -117,6 +119,6 @@ def facts_of(arguments: FinetuneArguments, card: CardArguments, argv: list[str],
 if __name__ == "__main__":
     import sys
 
-    from .main import main as vlkd  # which makes one line of what goes wrong
+    from .main import main as vlkd  # it turns an error into one line
 
     sys.exit(vlkd(["finetune", *sys.argv[1:]]))

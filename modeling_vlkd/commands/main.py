@@ -1,4 +1,4 @@
-"""The `vlkd` command: finds the subcommand, and turns what went wrong into one line and exit code 2."""
+"""The `vlkd` command: finds the subcommand, and turns an error into one line and exit code 2."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ SUBCOMMANDS = {
     "convert": "assemble a model from a CLIP and a BART in any format",
     "push": "publish a model on the Hub",
 }
-# bitsandbytes, where it is installed, comes in with peft and warns that it found no faster 4-bit kernel on the Hub,
-# which no command here uses.
+# peft imports bitsandbytes if it is installed. bitsandbytes then logs to this logger that it could not get a faster
+# 4-bit kernel from the Hub. No command here uses that kernel, so the message is filtered out.
 KERNELS_LOG = "bitsandbytes.backends.cpu.ops"
 WIDTH = max(map(len, SUBCOMMANDS)) + 2
 HELP = "\n".join(
@@ -38,10 +38,10 @@ HELP = "\n".join(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one subcommand.
+    """Run one subcommand.
 
     Returns:
-        The exit code: 0, or 2 after one line on standard error that says what was wrong and what to do.
+        The exit code: 0, or 2 after an error, of which one line on standard error says what was wrong and what to do.
     """
     argv = sys.argv[1:] if argv is None else argv
     name = argv[0] if argv else "--help"
@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
         return run(name, argv[1:])
     except KeyboardInterrupt:
         return complain(f"vlkd {name}", "interrupted")
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the program that reads our output has ended, as in `vlkd ... | head`
+        # Python flushes standard output at its end, which would raise again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
@@ -65,9 +66,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(name: str, argv: list[str]) -> int:
-    """Runs a subcommand, with what takes seconds to import."""
+    """Import a subcommand, which may take seconds, and run it."""
     if name in ("distill", "finetune"):
-        from .early_checks import refuse_early  # not for `vlkd --help`: this takes a part of a second, too
+        from .early_checks import (
+            refuse_early,
+        )  # here, because it also takes a part of a second, and `--help` does not need it
 
         refuse_early(name, argv)
     logging.getLogger(KERNELS_LOG).addFilter(is_of_use)
@@ -81,21 +84,23 @@ def run(name: str, argv: list[str]) -> int:
     except KeyError as error:
         if "metric_for_best_model" not in str(error):
             raise
-        raise ValueError(error.args[0]) from error  # transformers' message, which lists the metrics that there are
+        raise ValueError(error.args[0]) from error  # transformers' message, which lists the existing metrics
 
 
 def is_of_use(record: logging.LogRecord) -> bool:
+    """Tell whether a record of `KERNELS_LOG` is not about the 4-bit kernel."""
     return "kernels-community" not in record.getMessage()
 
 
 def one_line(error: Exception) -> str:
-    """Gives an error as one line: what is to be said of it, or what the system said and about which file."""
+    """Return an error's message as one line; for an error of the operating system, its reason and the file."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return first_line(error)
 
 
 def complain(program: str, message: str) -> int:
+    """Print an error in one line, and return the exit code."""
     print(f"{program}: error: {message}", file=sys.stderr)
     return 2
 

@@ -1,4 +1,4 @@
-"""How a training run ended: whether what it left is of use, and what to type next."""
+"""Judge how a training run ended: whether its model is of use, and which command to type next."""
 
 import math
 import shlex
@@ -15,13 +15,13 @@ from .pictures import is_picture
 
 
 def diverged(trainer: Trainer) -> str | None:
-    """Give what is no number any more: a loss that was logged last, or else the weights.
+    """Describe what became NaN or infinite: a loss of the last log entry, or the weights. Return None if nothing did.
 
-    transformers' log passes over a loss that is NaN (`logging_nan_inf_filter`), the weights after it do not.
+    The weights are checked too, because transformers does not log a loss that is NaN (`logging_nan_inf_filter`).
     """
     losses = loss_entries(trainer.state.log_history)
     if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
-        losses = []  # the weights that are kept are of an earlier step
+        losses = []  # the weights are now those of an earlier step, to which the last loss does not belong
     for name, value in (losses[-1] if losses else {}).items():
         if name not in NO_LOSS and not math.isfinite(value):
             return f"{name} was {value} at step {losses[-1]['step']}"
@@ -31,10 +31,13 @@ def diverged(trainer: Trainer) -> str | None:
 
 
 def refuse_diverged(fault: str | None, output_dir: str, learning_rate: float):
-    """Tell of a run that diverged, once all that it left is saved.
+    """Raise an error if the run diverged. Called after everything is saved.
+
+    Args:
+        fault: as `diverged` returns it.
 
     Raises:
-        ValueError: it did.
+        ValueError: `fault` is not None.
     """
     if fault is not None:
         raise ValueError(
@@ -44,7 +47,7 @@ def refuse_diverged(fault: str | None, output_dir: str, learning_rate: float):
 
 
 def warn_of_rise(command: str, log: Sequence[dict[str, Any]]):
-    """Say so if the loss that was logged last is above the first one."""
+    """Print a warning if the last logged loss is above the first one."""
     losses = [entry["loss"] for entry in loss_entries(log)]
     if losses and losses[-1] > losses[0]:
         print(
@@ -55,14 +58,15 @@ def warn_of_rise(command: str, log: Sequence[dict[str, Any]]):
 
 
 def loss_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select the log entries that have a training loss."""
     return [entry for entry in log if "loss" in entry]
 
 
 def example_command(output_dir: str, pictures: str | Path, question: str = "what is in the picture?") -> str:
-    """Give a command that asks the model, about a picture of the user's if one can be named.
+    """Return a command that asks the model a question about one of the user's pictures, if one is found.
 
     Args:
-        pictures: a picture, or a folder in which there may be some.
+        pictures: a picture, or a folder that may contain pictures.
     """
     path = Path(pictures)
     found = path.rglob("*") if path.is_dir() else iter([path])

@@ -5,7 +5,9 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 
-SIMILARITY = 0.8  # of two flags that differ by a slip of the keys; of --nonsense and --license it is 0.63
+# How similar an unknown flag must be to a known one to be taken for a typing error (1 means equal). --sedes and
+# --seeds have 0.86; --nonsense and --license, which have nothing in common, still have 0.63.
+SIMILARITY = 0.8
 
 
 class Parser(argparse.ArgumentParser):
@@ -15,6 +17,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        """Print a mistake in one line, with the similar flag if there is one, and exit with code 2."""
         wrong = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
         flags = [flag for action in self._actions for flag in action.option_strings]
         is_unknown = wrong and "unrecognized" in message

@@ -1,4 +1,4 @@
-"""What `answer`, `caption` and `embed` share: their arguments, the checkpoint, and pictures in batches."""
+"""The parts that `answer`, `caption` and `embed` share: arguments, loading the checkpoint, reading pictures."""
 
 import argparse
 import glob
@@ -23,7 +23,7 @@ from modeling_vlkd.towers_vlkd import load_whole
 
 DEFAULT_CHECKPOINT = "vlkd-demo"
 PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-FEW = 16  # so many pictures are done before a progress bar could be read
+FEW = 16  # up to so many pictures there is no progress bar: they are done before anybody could read it
 
 
 def add_common_arguments(parser: argparse.ArgumentParser):
@@ -50,13 +50,13 @@ def add_generation_arguments(parser: argparse.ArgumentParser):
 
 
 def generation_settings(args: argparse.Namespace) -> dict[str, int | bool]:
-    """Gives what the user asked for of the decoding; the rest is the checkpoint's own."""
+    """Return the generation settings that the user gave; the checkpoint's own apply for the others."""
     settings = {"num_beams": args.beams, "force_prefix": args.force_prefix}
     return {name: value for name, value in settings.items() if value is not None}
 
 
 def positive(text: str) -> int:
-    """Parses a count of at least one."""
+    """Parse a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
@@ -65,14 +65,17 @@ def positive(text: str) -> int:
 def load_checkpoint(
     name: str, device: torch.device | str | None, dtype: torch.dtype | str = "auto"
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
-    """Loads model and processor, on an accelerator where there is one.
+    """Load model and processor.
 
     Args:
-        dtype: of the weights; that of the file by default. What is trained is fp32: in bf16, small updates are lost.
+        name: a folder or Hub id.
+        device: defaults to an accelerator, or the CPU if there is none.
+        dtype: type of the weights, by default that of the file. For training it has to be float32, because small
+            updates are lost in bfloat16.
 
     Raises:
-        ValueError: no VLKD checkpoint, or not a whole one.
-        OSError: nothing of that name.
+        ValueError: not a VLKD checkpoint, or an incomplete one.
+        OSError: there is no such folder.
     """
     if os.path.isfile(name):
         raise ValueError(f"--checkpoint {name} is a file; name the folder of a checkpoint.")
@@ -112,10 +115,13 @@ def load_checkpoint(
 
 
 def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str):
-    """Stops, before any picture is read, at a text that is longer than the model can read.
+    """Stop, before any picture is read, at a text that is longer than the model can read.
+
+    Args:
+        remedy: what the user can do, for the error message.
 
     Raises:
-        ValueError: with its length, and with the remedy that the command has.
+        ValueError: a text is too long.
     """
     if texts:
         processor.refuse_overlong(processor.tokenizer(list(texts), verbose=False)["input_ids"], remedy)
@@ -126,9 +132,9 @@ def is_picture(path: Path) -> bool:
 
 
 def find_pictures(patterns: Sequence[str]) -> list[str]:
-    """Lists the pictures that paths, folders (with all below them), globs and URLs name, in that order.
+    """List the pictures that are named by paths, folders (with subfolders), globs and URLs, in the order of the names.
 
-    A `file://` URL is given as the path that it names.
+    A `file://` URL is returned as a path.
 
     Raises:
         FileNotFoundError: one of them names nothing.
@@ -150,14 +156,17 @@ def find_pictures(patterns: Sequence[str]) -> list[str]:
 
 
 class PictureReader:
-    """Reads pictures in batches, with a progress bar for many; tells of those that cannot be read and goes on."""
+    """Reads pictures in batches, with a progress bar if there are many.
+
+    A picture that cannot be read is reported on standard error and skipped.
+    """
 
     def __init__(self, paths: Sequence[str], batch_size: int):
         self.paths, self.batch_size = paths, batch_size
         self.unreadable = 0
 
     def __iter__(self) -> Iterator[tuple[list[str], list[Image.Image]]]:
-        """Give paths and their pictures, as many as there are in a batch and can be read."""
+        """Yield batches of paths and their pictures, without those that cannot be read."""
         with tqdm(total=len(self.paths), unit="picture", disable=len(self.paths) <= FEW or None) as bar:
             for start in range(0, len(self.paths), self.batch_size):
                 names, pictures = [], []
@@ -174,5 +183,5 @@ class PictureReader:
 
     @property
     def exit_code(self) -> int:
-        """0 if every picture was read, otherwise 2."""
+        """Return 0 if every picture was read, otherwise 2."""
         return 2 if self.unreadable else 0

@@ -37,14 +37,14 @@ def build_parser() -> Parser:
 
 def main(argv: list[str]) -> int:
     args = build_parser().parse_args(argv)
-    logging.disable_progress_bar()  # of the check; that of the upload is huggingface_hub's
+    logging.disable_progress_bar()  # of the check only; the upload has a bar of huggingface_hub
     published = publish(args.folder, args.repo, tag=args.tag, private=args.private, message=args.message)
     print(summary(published))
     return 0
 
 
 def summary(published: Published) -> str:
-    """Tells what is on the Hub now, what was left out, and three lines that load it."""
+    """Describe what is on the Hub now and what was left out, and show the lines of code that load it."""
     content = published.content
     state = "" if published.changed else ", which it held already: nothing was changed"
     named = f", tagged {published.tag}" if published.tag else ""
@@ -60,9 +60,10 @@ def summary(published: Published) -> str:
 
 
 def loading_lines(published: Published) -> list[str]:
+    """Return the lines of code by which a stranger loads the model."""
     revision = f'revision="{published.tag}", ' if published.tag else ""
     where = f'"{published.repo_id}", {revision}trust_remote_code=True'
-    if published.content.architecture != "VLKDForConditionalGeneration":  # it answers no questions
+    if published.content.architecture != "VLKDForConditionalGeneration":  # the pipeline needs a generating model
         auto_class = AUTO_CLASSES[published.content.architecture]
         return [
             f"    from transformers import {auto_class}, AutoProcessor",

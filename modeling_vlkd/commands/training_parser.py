@@ -1,4 +1,4 @@
-"""The parser of the training commands: dataclasses become flags, and `--config file.yaml` may give any of them."""
+"""Parse the arguments of training commands: flags made from dataclasses, also given in the file of `--config`."""
 
 import argparse
 import tempfile
@@ -28,22 +28,23 @@ RESUME_HELP = "`true` to go on with the run in --output_dir from its last checkp
 
 
 class HelpWithDefaults(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints defaults where there are any, and keeps the lines of the examples."""
+    """Prints the default of each flag that has one, and keeps the line breaks of the examples."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """Show one spelling of a flag; with dashes or with underscores within, it is taken all the same."""
+        """Show only one of the spellings `--output_dir` and `--output-dir`; both are accepted."""
+        first_spellings: dict[str, str] = {}
+        for flag in action.option_strings:
+            first_spellings.setdefault(option_name(flag), flag)
         shown = copy(action)
-        shown.option_strings = list({option_name(flag): flag for flag in reversed(action.option_strings)}.values())[
-            ::-1
-        ]
+        shown.option_strings = list(first_spellings.values())
         return super()._format_action_invocation(shown)
 
 
 class HelpAll(argparse.Action):
-    """Prints the help with transformers' flags."""
+    """Prints the help with transformers' flags, and exits."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):
         super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
@@ -54,15 +55,16 @@ class HelpAll(argparse.Action):
 
 
 def is_ours(dataclass_type: type) -> bool:
+    """Tell whether a dataclass is defined in this package."""
     return dataclass_type.__module__.startswith("modeling_vlkd.")
 
 
 class TrainingParser(HfArgumentParser):
-    """Makes flags of the fields of dataclasses; a mistake in one gets one line and exit code 2.
+    """Makes flags from the fields of dataclasses; a mistake gets one line and exit code 2.
 
     Args:
-        dataclass_types: what the arguments are parsed into.
-        kwargs: as of `argparse.ArgumentParser`.
+        dataclass_types: the dataclasses into which the arguments are parsed.
+        kwargs: for `argparse.ArgumentParser`.
     """
 
     def __init__(self, dataclass_types: Sequence[type], **kwargs: Any):
@@ -82,7 +84,7 @@ class TrainingParser(HfArgumentParser):
                 action.help = RESUME_HELP
 
     def format_help(self) -> str:
-        """Tell of our own flags alone: transformers has more than a hundred, among which they would be lost."""
+        """Show only our own flags, which would be hard to find among more than a hundred of transformers."""
         place = self._action_groups.index(self.inherited)
         del self._action_groups[place]
         try:
@@ -97,7 +99,7 @@ class TrainingParser(HfArgumentParser):
         Parser.error(self, message)  # type: ignore[arg-type]
 
     def parse(self, argv: Sequence[str]) -> tuple:
-        """Parse flags, and the file of more of them, into one object of each dataclass."""
+        """Parse the flags, and those in the file of `--config`, into one object of each dataclass."""
         try:
             *parsed, _namespace, remaining = self.parse_args_into_dataclasses(
                 args=with_config(argv), return_remaining_strings=True, look_for_args_file=False
@@ -110,16 +112,16 @@ class TrainingParser(HfArgumentParser):
             if isinstance(each, TrainingArguments):
                 refuse_odd_numbers(each)
                 require_integrations(each.report_to)
-                # Where there is no accelerator, torch would warn at every evaluation that there is nothing to pin for.
+                # Without an accelerator, torch warns at every evaluation that pinning memory has no effect.
                 each.dataloader_pin_memory &= torch.accelerator.is_available()
         return tuple(parsed)
 
 
 def require_integrations(report_to: Sequence[str]):
-    """Stop before any preparation if what the run shall be reported to is not installed.
+    """Stop, before any preparation, if a service of `--report_to` is unknown or not installed.
 
     Raises:
-        ValueError: transformers does not know it, or it is not installed, with how to install it.
+        ValueError: one of these; for a service that is not installed, the message says how to install it.
     """
     for name in report_to:
         try:
@@ -130,10 +132,11 @@ def require_integrations(report_to: Sequence[str]):
 
 
 def require_writable(output_dir: str):
-    """Stop before hours of training whose result could not be kept.
+    """Stop if nothing can be written to `output_dir`, before hours of training are lost.
 
     Raises:
-        ValueError: `output_dir` is empty or a file, or nothing can be written there, or where it would be made.
+        ValueError: `output_dir` is empty, a file, or not writable; if it does not exist, the nearest existing parent
+            is not a writable folder.
     """
     if not output_dir:
         raise ValueError("--output_dir '': name a folder.")
@@ -149,10 +152,11 @@ def require_writable(output_dir: str):
 
 
 def checkpoint_to_resume(output_dir: str, resume_from_checkpoint: str | None) -> str | None:
-    """Find the checkpoint to go on from: the one named, the last whole one for `true`, or none.
+    """Find the checkpoint from which the run goes on: the named one, for `true` the last complete one, or None.
 
     Raises:
-        ValueError: there is none to resume, or one that would be written over, or one that is not whole.
+        ValueError: there is no such checkpoint, it is incomplete, or a new run would overwrite checkpoints in
+            `output_dir`.
     """
     if resume_from_checkpoint is not None and resume_from_checkpoint.lower() not in ("true", "last"):
         if not Path(resume_from_checkpoint, "trainer_state.json").is_file():

@@ -1,7 +1,8 @@
-"""Trains the miniature BART on text alone: infilling, and answers about a passage it reads apart from the question.
+"""Train the miniature BART on text alone: infilling, and answers to questions about a passage.
 
-A passage encoded apart, and handed to the decoder as its `<s>` state beside the states of the question, teaches the
-decoder to compare the two. The encoder cannot do it instead, and a picture, later, will enter there too.
+Most passages are encoded apart from their question. The decoder gets the passage's `<s>` state beside the states of
+the question, so it is the decoder that learns to compare the two; the encoder never sees both. A picture will enter
+the decoder in the same way later.
 """
 
 import random
@@ -19,12 +20,14 @@ from .world import CAPTION_TEMPLATES, fill
 
 DIM = 96
 BATCH_SIZE, LEARNING_RATE, WEIGHT_DECAY, STEPS = 64, 1.5e-3, 0.01, 2400
-PLAIN_KINDS = ("colour", "shape", "yes_no_colour", "yes_no_shape")  # alone in the first third of the training
+PLAIN_KINDS = ("color", "shape", "yes_no_color", "yes_no_shape")  # the only kinds in the first third of the training
 MAX_ANSWER_MASKS, MAX_CAPTION_MASKS = 3, 8
 
 
 def bart_config(tokenizer: BartTokenizer) -> BartConfig:
-    sizes = {"d_model": DIM, "max_position_embeddings": 128, "init_std": 0.1}  # at 0.02 colours are never compared
+    """Return a BART of two layers, without dropout."""
+    # With BART's own init_std of 0.02, the model never learns to compare colors.
+    sizes = {"d_model": DIM, "max_position_embeddings": 128, "init_std": 0.1}
     for part in ("encoder", "decoder"):
         sizes |= {f"{part}_layers": 2, f"{part}_attention_heads": 4, f"{part}_ffn_dim": 4 * DIM}
     no_dropout = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
@@ -32,7 +35,7 @@ def bart_config(tokenizer: BartTokenizer) -> BartConfig:
 
 
 def train_bart(tokenizer: BartTokenizer, seed: int = 0, steps: int = STEPS) -> BartForConditionalGeneration:
-    """Train on texts drawn without end; negated questions join after a third of the steps."""
+    """Train on texts that are drawn anew for each batch; negated questions join after a third of the steps."""
     torch.manual_seed(seed)
     rng = random.Random(seed)
     model = BartForConditionalGeneration(bart_config(tokenizer)).train()
@@ -55,7 +58,7 @@ def batch_loss(
     rng: random.Random,
     kinds: tuple[str, ...],
 ) -> Tensor:
-    """Draw a batch of one of two forms: 15 % read as one text, the others with the passage apart."""
+    """Draw a batch and compute its loss. In 15 % of all batches, passage and question are one text, else two."""
     asked = [draw_asked(rng, kinds) for _ in range(BATCH_SIZE)]
     if rng.random() < 0.15:
         masks = rng.randint(1, MAX_ANSWER_MASKS)
@@ -73,11 +76,11 @@ def batch_loss(
 
 
 def passage_apart(asked: Asked, rng: random.Random) -> tuple[str, str, str]:
-    """Passage, source and target: a question to answer, or, one time in eight, the passage to tell in other words."""
+    """Make a passage, a source and a target: a question to answer or, in one of eight cases, another description."""
     if rng.random() < 7 / 8:
         return asked.passage, infilling_prompt(asked.text, rng.randint(1, MAX_ANSWER_MASKS)), asked.text
     scene = draw_scene(rng)
-    target = fill(CAPTION_TEMPLATES[0], scene.colour, scene.shape)
+    target = fill(CAPTION_TEMPLATES[0], scene.color, scene.shape)
     return rng.choice(scene.captions()), infilling_prompt(target, rng.randint(1, MAX_CAPTION_MASKS)), target
 
 
@@ -88,7 +91,14 @@ def read(
     passages: list[str] | None,
     as_sentence: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Encode sources and passages apart: states `(batch, length, d_model)` and their mask, passages first."""
+    """Encode sources and passages apart; return their states, passages first, and their mask.
+
+    Args:
+        as_sentence: keep only the first state of each passage, that of `<s>`.
+
+    Returns:
+        `(batch, length, d_model)` and `(batch, length)`.
+    """
     encoder = model.get_encoder()
     states = encoder(**source).last_hidden_state
     if passages is None:
@@ -101,13 +111,14 @@ def read(
 
 
 def save_bart(model: BartForConditionalGeneration, tokenizer: BartTokenizer, folder: Path):
+    """Save model and tokenizer."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 @torch.no_grad()
 def score_bart(model: BartForConditionalGeneration, tokenizer: BartTokenizer, count: int = 600) -> dict[str, float]:
-    """Share of new questions answered right, with the passage as one sentence state and within the question's text."""
+    """Compute the share of right answers, with the passage as one sentence state and within the question's text."""
     rng = random.Random("validation")
     asked = [draw_asked(rng) for _ in range(count)]
     apart = [infilling_prompt(each.text, 2) for each in asked], [each.text for each in asked]
@@ -127,11 +138,11 @@ def share_written(
     targets: list[str],
     passages: list[str] | None,
 ) -> float:
-    """Share of targets whose answer the model finds likeliest, token by token."""
+    """Compute the share of targets whose answer is right in every token, each predicted after the true ones."""
     source, target = (tokenizer(texts, padding=True, return_tensors="pt") for texts in (sources, targets))
     memory, mask = read(model, tokenizer, source, passages, as_sentence=True)
     output = model(encoder_outputs=BaseModelOutput(memory), attention_mask=mask, labels=target.input_ids)
     right = output.logits.argmax(dim=-1) == target.input_ids  # (texts, length)
     ends = target.attention_mask.sum(dim=1, keepdim=True)
-    answer = torch.arange(right.shape[1]) - ends  # the answer's one or two tokens, the period and the end
-    return (right | (answer < -3) | (answer >= 0)).all(dim=1).float().mean().item()
+    from_end = torch.arange(right.shape[1]) - ends  # -1 is the end token, -2 the period, -3 the answer's last token
+    return (right | (from_end < -3) | (from_end >= 0)).all(dim=1).float().mean().item()

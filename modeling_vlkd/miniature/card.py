@@ -1,6 +1,6 @@
-"""The model card of the demo's checkpoint, from what `vlkd demo --json` wrote.
+"""Make the model card of the demo's checkpoint from the scores that `vlkd demo --json` wrote.
 
-`python -m modeling_vlkd.miniature.card docs/demo.json` prints the one in `model_cards/`.
+`python -m modeling_vlkd.miniature.card docs/demo.json` prints the card that is in `model_cards/`.
 """
 
 import json
@@ -16,7 +16,7 @@ from modeling_vlkd.publishing.provenance import Provenance, Source
 from .report import BASELINES, ROWS, demo_command, show
 
 
-OWN_LICENSE = "apache-2.0"  # of the package, and so of the teachers that come with it
+OWN_LICENSE = "apache-2.0"  # of this package and of the teachers that come with it
 SOURCES = [
     Source("vision tower", "miniature CLIP of modeling_vlkd", license=OWN_LICENSE),
     Source("language model", "miniature BART of modeling_vlkd", license=OWN_LICENSE),
@@ -24,6 +24,7 @@ SOURCES = [
     Source("replayed texts", "drawn by rule", license=OWN_LICENSE, note="passages with questions, without pictures"),
 ]
 VQA, READING = "visual-question-answering", "question-answering"
+# For each reported score, the Hub's names of the task and the metric. The keys are those of `vlkd demo --json`.
 TASKS = {
     **dict.fromkeys(("overall", "shape", "colour", "yes_no_colour", "yes_no_shape"), (VQA, "accuracy")),
     **dict.fromkeys(("trained_templates", "heldout_templates"), (VQA, "accuracy")),
@@ -34,10 +35,10 @@ TASKS = {
 
 
 def demo_card(result: dict[str, Any]) -> ModelCard:
-    """Describes the checkpoint that the demo leaves: that of the run with replay, of the first seed.
+    """Make the card of the checkpoint that the demo leaves: the run with replay of the first seed.
 
     Args:
-        result: as `DemoResult.as_dict` gives it.
+        result: as `DemoResult.as_dict` returns it.
     """
     scores, seed = result["each_seed"]["replay"][0], result["seeds"][0]
     settings = {name: value for name, value in result["recipe"].items() if name != "from_scratch"}
@@ -59,6 +60,7 @@ def demo_card(result: dict[str, Any]) -> ModelCard:
 
 
 def result_of(name: str, value: float) -> EvalResult:
+    """Describe one score as the Hub's model cards do."""
     task, metric = TASKS[name]
     on_text = task == READING
     return EvalResult(
@@ -73,7 +75,7 @@ def result_of(name: str, value: float) -> EvalResult:
 
 
 def results_note(result: dict[str, Any], scores: dict[str, float]) -> str:
-    """What these figures have to be compared with: other seeds, and what needs no picture."""
+    """Say with which other figures to compare the scores: other seeds, and answers without the picture."""
     seeds, run = result["seeds"], result["runs"]["replay"]
     sentences = [
         f"Measured by `{demo_command(result)}`: one run, of seed {seeds[0]}, whose weights lie here.",

@@ -1,32 +1,32 @@
-"""Text alone: what the miniature BART is trained on, what is replayed to it, and a probe of how well it reads.
+"""Draw texts: the training texts of the miniature BART, the texts that are replayed to it, and a test of its reading.
 
-No picture is behind any of it: scenes are drawn at random, described by a caption, and asked about. The six held-out
-templates of easy-VQA are in none of these texts; wordings that easy-VQA does not have make up for what the other 18
-lack in variety, as a larger corpus would.
+The texts come from no picture: scenes are drawn at random, described by a caption, and asked about. The six held-out
+templates of easy-VQA are in none of these texts. The other 18 templates vary little, so wordings that easy-VQA does
+not have are added.
 """
 
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from .world import COLOURS, QUESTION_TEMPLATES, SHAPES, Question, Scene, fill
+from .world import COLORS, QUESTION_TEMPLATES, SHAPES, Question, Scene, fill
 
 
 SIZES = ("small", "", "large")
 OTHER_WORDINGS = {
-    "colour": ("which color does the shape have?", "tell me the color of the {shape}.", "what color do you see?"),
-    "shape": ("which shape do you see?", "tell me the shape.", "what is the shape of the {colour} thing?"),
-    "yes_no_colour": (
-        "can you see a {colour} shape?",
-        "is the shape {colour}?",
-        "does the picture show a {colour} shape?",
-        "is there anything {colour} in the image?",
+    "color": ("which color does the shape have?", "tell me the color of the {shape}.", "what color do you see?"),
+    "shape": ("which shape do you see?", "tell me the shape.", "what is the shape of the {color} thing?"),
+    "yes_no_color": (
+        "can you see a {color} shape?",
+        "is the shape {color}?",
+        "does the picture show a {color} shape?",
+        "is there anything {color} in the image?",
     ),
-    "no_yes_colour": (
-        "can you see no {colour} shape?",
-        "is the shape not {colour}?",
-        "does the picture not show a {colour} shape?",
-        "is there nothing {colour} in the image?",
+    "no_yes_color": (
+        "can you see no {color} shape?",
+        "is the shape not {color}?",
+        "does the picture not show a {color} shape?",
+        "is there nothing {color} in the image?",
     ),
     "yes_no_shape": (
         "can you see a {shape}?",
@@ -41,12 +41,12 @@ OTHER_WORDINGS = {
         "is there not any {shape} in the image?",
     ),
 }
-# Yes/no takes a comparison, which is learned last: it is asked more often than what has to be read off.
+# How often each kind is drawn. Yes/no questions need a comparison, which is learned last, so they are more frequent.
 KIND_WEIGHTS = {
-    "colour": 1,
+    "color": 1,
     "shape": 1,
-    "yes_no_colour": 2,
-    "no_yes_colour": 2,
+    "yes_no_color": 2,
+    "no_yes_color": 2,
     "yes_no_shape": 2,
     "no_yes_shape": 2,
 }
@@ -66,7 +66,8 @@ class Asked:
 
 
 def draw_scene(rng: random.Random) -> Scene:
-    return Scene(rng.choice(list(COLOURS)), rng.choice(SHAPES), rng.choice(SIZES))
+    """Draw a color, a shape and a size."""
+    return Scene(rng.choice(list(COLORS)), rng.choice(SHAPES), rng.choice(SIZES))
 
 
 def draw_asked(rng: random.Random, kinds: tuple[str, ...] = tuple(KIND_WEIGHTS)) -> Asked:
@@ -74,9 +75,9 @@ def draw_asked(rng: random.Random, kinds: tuple[str, ...] = tuple(KIND_WEIGHTS))
     scene = draw_scene(rng)
     kind = rng.choices(kinds, [KIND_WEIGHTS[kind] for kind in kinds])[0]
     passage = rng.choice(scene.captions())
-    words = {"colour": tuple(COLOURS), "shape": SHAPES}
+    words = {"color": tuple(COLORS), "shape": SHAPES}
     if kind in words:
-        question = fill(rng.choice(wordings(kind)), scene.colour, scene.shape)
+        question = fill(rng.choice(wordings(kind)), scene.color, scene.shape)
         return Asked(passage, question, getattr(scene, kind))
     about = kind.removeprefix("yes_no_").removeprefix("no_yes_")
     truth = getattr(scene, about)
@@ -86,28 +87,29 @@ def draw_asked(rng: random.Random, kinds: tuple[str, ...] = tuple(KIND_WEIGHTS))
 
 
 def wordings(kind: str) -> tuple[str, ...]:
-    """All wordings of a kind that may be trained on."""
+    """Return all wordings of a kind for training: those of easy-VQA that are not held out, and the others."""
     trained = [template for template in QUESTION_TEMPLATES[kind] if not Question(template).held_out]
     return (*trained, *OTHER_WORDINGS[kind])
 
 
 def infilling_prompt(text: str, num_masks: int) -> str:
-    """Mask what follows the last known words, as the processor's prompts do: an answer, or what is in a picture."""
+    """Mask the answer after the last `Answer:`, or the caption after `A picture of`, as the processor's prompts do."""
     known = text.rpartition("Answer:") if "Answer:" in text else text.partition("A picture of")
     return "".join(known[:2]) + "<mask>" * num_masks + "."
 
 
 def tokenizer_texts(seed: int = 0, count: int = 4000) -> list[str]:
+    """Draw the texts on which the tokenizer is trained."""
     rng = random.Random(seed)
     asked = [draw_asked(rng) for _ in range(count)]
     return [each.passage for each in asked] + [each.text for each in asked]
 
 
 def write_replay_corpus(path: Path, lines: int, num_masks: int, seed: int = 0):
-    """Write texts to replay while distilling: `passage<TAB>prompt<TAB>question and answer`, and some joint texts.
+    """Write lines to replay during the distillation: `passage<TAB>prompt<TAB>question and answer`.
 
-    Where a passage stands before the first tab, CLIP's text tower embeds it and it takes the place of an image; where
-    nothing does, the text is read as text, passage and question together.
+    CLIP's text tower embeds the passage, and the embedding takes the place of an image. In a fifth of the lines, there
+    is nothing before the first tab; then passage and question together are the text that BART reads.
     """
     rng = random.Random(seed)
     written = []
@@ -122,7 +124,11 @@ def write_replay_corpus(path: Path, lines: int, num_masks: int, seed: int = 0):
 
 
 def reading_probe(count: int = 600, seed: int = 20220306) -> tuple[list[str], list[str]]:
-    """Questions about passages, to be answered from text alone: `(passage and question, answers)`."""
+    """Draw questions about passages, to be answered from text alone.
+
+    Returns:
+        The texts, each a passage and its question, and the answers.
+    """
     rng = random.Random(seed)
     asked = [draw_asked(rng) for _ in range(count)]
     return [f"{each.passage} {each.question}" for each in asked], [each.answer for each in asked]

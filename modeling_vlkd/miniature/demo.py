@@ -1,4 +1,4 @@
-"""The demo: distils the miniature twice, measures it on the official test split, and shows what came out."""
+"""The demo: distill the miniature twice, measure it on the official test split, and show the results."""
 
 import json
 import platform
@@ -30,7 +30,7 @@ Scores = dict[str, float]
 
 @dataclass
 class DemoResult:
-    """What `--json` holds, and the predictions of the checkpoint that the demo leaves."""
+    """The results that `--json` writes."""
 
     runs: dict[str, Scores]
     each_seed: dict[str, list[Scores]]
@@ -64,12 +64,14 @@ def run_demo(
     json_file: Path | None = None,
     report: Path | None = None,
 ) -> DemoResult:
-    """Distil with the paper's losses alone and with text replay, for each seed; score, print, and write the report.
+    """Distill with the paper's losses alone and with text replay, for each seed; score, print, and write the report.
 
     Args:
-        output: where the checkpoint of the replay run's first seed is left; beside it, within, the other runs.
-        seeds: how many seeds, from `seed` on.
-        from_scratch: train CLIP and BART as well, instead of taking those that came with the package.
+        output: the folder of the checkpoint with replay and the first seed. The other runs go into subfolders.
+        seeds: the number of seeds.
+        seed: the first seed.
+        from_scratch: also train CLIP and BART, instead of using those that come with the package.
+        json_file: a file for the scores, or None.
         report: the page to write; `report.html` in `output` by default.
     """
     started, console = time.perf_counter(), Console()
@@ -86,7 +88,7 @@ def run_demo(
     text_before = score_reading(*assemble(teachers))
 
     each_seed: dict[str, list[Scores]] = {"paper": [], "replay": []}
-    shown: list[Predictions] = []  # of the checkpoint that is left
+    shown: list[Predictions] = []  # of the one checkpoint in `output`
     all_seeds = list(range(seed, seed + seeds))
     for number in all_seeds:
         for name, scores in each_seed.items():
@@ -97,11 +99,14 @@ def run_demo(
             model, processor = distil(teachers, train, place, replay=name == "replay", seed=number)
             measured, predictions = score_model(model, processor, test, rows)
             scores.append({**measured, "text_before": text_before, "seconds": time.perf_counter() - begun})
-            shown += [predictions] if first else []
+            if first:
+                shown.append(predictions)
 
     runs = {name: mean_and_spread(scores) for name, scores in each_seed.items()}
     seconds = time.perf_counter() - started
-    recipe = recorded_recipe() | ({"from_scratch": True} if from_scratch else {})
+    recipe = recorded_recipe()
+    if from_scratch:
+        recipe["from_scratch"] = True
     result = DemoResult(runs, each_seed, baselines, recipe, count_parameters(model), output, all_seeds, seconds)
     console.print(score_table(runs, baselines))
     if json_file is not None:
@@ -116,14 +121,14 @@ def run_demo(
 
 
 def save_pictures(folder: Path, images: np.ndarray):
-    """Save some test pictures as files, to try the checkpoint on."""
+    """Save some test pictures as files, for trying the checkpoint."""
     folder.mkdir(exist_ok=True)
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number}.png")
 
 
 def mean_and_spread(scores: list[Scores]) -> Scores:
-    """The scores of one seed; of several, the mean of each and, as `..._std`, its sample standard deviation."""
+    """Return the scores of one seed, or for several the mean of each score and its standard deviation as `..._std`."""
     names = list(scores[0])
     values = {name: [each[name] for each in scores] for name in names}
     mean = {name: float(np.mean(values[name])) for name in names}

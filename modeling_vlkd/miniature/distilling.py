@@ -1,4 +1,4 @@
-"""Distils the miniature CLIP into the miniature BART with `VLKDDistillationTrainer`, with replay or without."""
+"""Distill the miniature CLIP into the miniature BART with `VLKDDistillationTrainer`, with replay or without."""
 
 import random
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ RECIPE = {
 
 
 def recorded_recipe() -> dict[str, float]:
-    """The settings of a run that differ from the defaults of `VLKDDistillationConfig`, and the size of its corpus."""
+    """Return the settings that differ from the defaults of `VLKDDistillationConfig`, and the size of the corpus."""
     sizes = {"max_steps": STEPS, "per_device_train_batch_size": BATCH_SIZE, "replay_lines": REPLAY_LINES}
     return sizes | RECIPE
 
@@ -55,12 +55,13 @@ class Teachers:
 
     @classmethod
     def load(cls, folder: Path) -> "Teachers":
+        """Load the teachers from `folder/clip` and `folder/bart`."""
         clip, bart = folder / "clip", folder / "bart"
         return cls(clip, bart, CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip))
 
 
 def assemble(teachers: Teachers) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
-    """Put the two teachers together; nothing is trained yet. Decoding is greedy by default."""
+    """Assemble a model of the two teachers, before any training. It decodes greedily by default."""
     folders = teachers.clip_folder, teachers.bart_folder
     model = VLKDForConditionalGeneration.from_vision_text_pretrained(*folders)
     model.generation_config.num_beams = 1
@@ -72,9 +73,10 @@ def assemble(teachers: Teachers) -> tuple[VLKDForConditionalGeneration, VLKDProc
 
 
 class CaptionedPictures:
-    """Pictures of the train split, both ways round, each time with one of its true captions; by number of the pair.
+    """Pairs of a training picture and one of its true captions.
 
-    An item has what the collator needs, computed once: the image rows of both views, and CLIP's text embedding.
+    An item holds what the collator needs, computed only once: the image rows of the picture and of its mirror image,
+    the caption, and CLIP's embedding of the caption.
     """
 
     def __init__(self, teachers: Teachers, train: Split, pairs: int, seed: int):
@@ -101,13 +103,14 @@ class CaptionedPictures:
 
 
 def shuffled(count: int, rng: random.Random) -> list[int]:
+    """Return the numbers below `count` in random order."""
     return rng.sample(range(count), count)
 
 
 def distil(
     teachers: Teachers, train: Split, output: Path, replay: bool, seed: int, **recipe
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
-    """Train once, and leave a checkpoint in `output` that `pipeline()` loads."""
+    """Train once, and save a checkpoint in `output` that `pipeline()` can load."""
     recipe = {"steps": STEPS, **RECIPE, **recipe}
     steps = recipe.pop("steps")
     torch.manual_seed(seed)
@@ -138,7 +141,7 @@ def distil(
 def make_replay(
     teachers: Teachers, processor: VLKDProcessor, output: Path, pairs: CaptionedPictures, seed: int
 ) -> ReplayCorpus:
-    """Write the corpus beside the checkpoint and read it as `vlkd distill --replay` does."""
+    """Write the replay corpus beside the checkpoint, and read it as `vlkd distill --replay` does."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "replay.txt"
     write_replay_corpus(path, REPLAY_LINES, QUESTION_MASKS, seed)

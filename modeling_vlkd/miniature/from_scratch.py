@@ -1,4 +1,4 @@
-"""Makes the miniature's teachers again, from easy-VQA alone: tokenizer, CLIP and BART, with a record of the run."""
+"""Train the miniature's teachers again, from easy-VQA alone: tokenizer, CLIP and BART, with a record of the run."""
 
 import json
 import platform
@@ -25,7 +25,7 @@ COMMAND = "vlkd demo --from-scratch"
 
 
 def make_teachers(folder: Path, seed: int = 0):
-    """Train both teachers, each in a process of its own, and save them in `folder/clip` and `folder/bart`."""
+    """Train both teachers, each in its own process, and save them in `folder/clip` and `folder/bart`."""
     folder.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for each in [pool.submit(make_clip, folder / "clip", seed), pool.submit(make_bart, folder / "bart", seed)]:
@@ -33,6 +33,7 @@ def make_teachers(folder: Path, seed: int = 0):
 
 
 def make_clip(folder: Path, seed: int):
+    """Train and save the CLIP and its tokenizer."""
     torch.set_num_threads(1)
     started = time.perf_counter()
     train, validation = load_train_and_validation()
@@ -45,6 +46,7 @@ def make_clip(folder: Path, seed: int):
 
 
 def make_bart(folder: Path, seed: int):
+    """Train and save the BART and its tokenizer."""
     torch.set_num_threads(1)
     started = time.perf_counter()
     tokenizer = train_tokenizer(tokenizer_texts())
@@ -57,7 +59,7 @@ def make_bart(folder: Path, seed: int):
 def write_provenance(
     folder: Path, model: torch.nn.Module, seed: int, started: float, scores: dict[str, float], data: str
 ):
-    """Write down what made the weights beside them, and in a card their licence, which other cards go on telling."""
+    """Write a record of the run beside the weights, and a card with their license, from which other cards take it."""
     record = {
         "command": COMMAND,
         "data": data,

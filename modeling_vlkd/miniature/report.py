@@ -1,4 +1,4 @@
-"""What the demo shows: a table on the terminal, a self-contained page, and a picture for the README."""
+"""Show the demo's results: a table on the terminal, a self-contained page, and a picture for the README."""
 
 import base64
 import io
@@ -16,6 +16,7 @@ from .scoring import Predictions
 from .world import Split
 
 
+# The rows of the table: the key of a score in `vlkd demo --json`, and its label.
 ROWS = {
     "overall": "all questions",
     "shape": "what shape",
@@ -38,7 +39,7 @@ BASELINES = {
     "clip_retrieval_i2t": "CLIP, caption of a picture",
     "clip_retrieval_t2i": "CLIP, picture of a caption",
 }
-# What the README shows of both; the rest stands in docs/results.md.
+# The rows of both that are shown in the README; docs/results.md has all.
 MAIN_ROWS = (
     "overall",
     "yes_no_colour",
@@ -60,6 +61,7 @@ border:1px solid #ccc}ul{padding-left:1.1rem;margin:.5rem 0}.wrong{color:#b00020
 
 
 def show(value: float | None, spread: float | None) -> str:
+    """Format a score and its spread over seeds; a score that a run does not have is an empty text."""
     if value is None:
         return ""
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
@@ -68,20 +70,19 @@ def show(value: float | None, spread: float | None) -> str:
 def score_rows(
     runs: dict[str, dict[str, float]], baselines: dict[str, float], names: Sequence[str] = (*ROWS, *BASELINES)
 ) -> list[list[str]]:
-    """Rows of the one table, as text: a name, and a cell for each run."""
-    rows = [
-        [label, *(show(run.get(name), run.get(f"{name}_std")) for run in runs.values())]
-        for name, label in ROWS.items()
-        if name in names
-    ]
-    return rows + [
-        [f"baseline: {label}", *[show(baselines[name], None)] * len(runs)]
-        for name, label in BASELINES.items()
-        if name in names
-    ]
+    """Return the rows of the table as texts: a label, and a cell for each run. Baselines are the same for all runs."""
+    rows = []
+    for name, label in ROWS.items():
+        if name in names:
+            rows.append([label, *(show(run.get(name), run.get(f"{name}_std")) for run in runs.values())])
+    for name, label in BASELINES.items():
+        if name in names:
+            rows.append([f"baseline: {label}", *(show(baselines[name], None) for _ in runs)])
+    return rows
 
 
 def score_table(runs: dict[str, dict[str, float]], baselines: dict[str, float]) -> Table:
+    """Make the table for the terminal."""
     table = Table("easy-VQA, official test split")
     for name in runs:
         table.add_column(RUNS[name], justify="right")
@@ -91,33 +92,40 @@ def score_table(runs: dict[str, dict[str, float]], baselines: dict[str, float]) 
 
 
 def demo_command(result: dict) -> str:
-    """The command line of a demo, from what it wrote."""
+    """Return the command line of the demo that wrote this result."""
     seeds, words = result["seeds"], ["vlkd demo"]
-    words += [f"--seeds {len(seeds)}"] if len(seeds) > 1 else []
-    words += [f"--seed {seeds[0]}"] if seeds[0] else []
-    words += ["--from-scratch"] if result["recipe"].get("from_scratch") else []
+    if len(seeds) > 1:
+        words.append(f"--seeds {len(seeds)}")
+    if seeds[0] != 0:
+        words.append(f"--seed {seeds[0]}")
+    if result["recipe"].get("from_scratch"):
+        words.append("--from-scratch")
     return " ".join(words)
 
 
 def markdown_table(result: dict, names: Sequence[str] = (*ROWS, *BASELINES)) -> str:
-    """The one table for a document, from what `vlkd demo --json` wrote, under the command that printed it."""
+    """Return the table in Markdown, from the result that `vlkd demo --json` wrote, with the command in its head."""
     runs = result["runs"]
     lines = [f"`{demo_command(result)}`, easy-VQA's official test split | " + " | ".join(RUNS[name] for name in runs)]
-    lines.append(" | ".join(["---", *["---:"] * len(runs)]))
+    lines.append(" | ".join(["---", *("---:" for _ in runs)]))
     lines += [" | ".join(row) for row in score_rows(runs, result["baselines"], names)]
     return "\n".join(f"| {line} |" for line in lines)
 
 
 def choose_pictures(split: Split, predictions: Predictions, wrong: int, right: int) -> tuple[list[int], list[int]]:
-    """The first pictures about which something is wrong, and the first about which all is right."""
-    right_of = np.ones(len(split.images), dtype=bool)
+    """Choose the first pictures with a wrong answer, and the first with right answers only.
+
+    Args:
+        wrong, right: how many of each.
+    """
+    right_of = np.ones(len(split.images), dtype=bool)  # for each picture
     for truth, picture, found in zip(split.answers, split.image_index, predictions.answers):
         right_of[picture] &= found.text == truth
     return np.flatnonzero(~right_of)[:wrong].tolist(), np.flatnonzero(right_of)[:right].tolist()
 
 
 def figure(split: Split, predictions: Predictions, picture: int) -> str:
-    """One picture with its caption and all questions about it."""
+    """Write the HTML of one picture with its caption and all questions about it."""
     buffer = io.BytesIO()
     Image.fromarray(split.images[picture]).save(buffer, "PNG")
     items = []
@@ -156,7 +164,7 @@ def write_page(
 
 
 def write_picture(path: Path, split: Split, predictions: Predictions, columns: int = 4, rows: int = 2):
-    """Draw the first test pictures, each with its caption and three of its questions, right or wrong, as PNG."""
+    """Draw the first test pictures as one PNG, each with its caption and three answers, in green or red."""
     width, height, side = 300, 196, 96
     font, sheet = ImageFont.load_default(size=13), Image.new("RGB", (columns * width, rows * height), "white")
     draw = ImageDraw.Draw(sheet)

@@ -1,4 +1,4 @@
-"""Scores of a distilled miniature on the official test questions and pictures, and what they have to beat."""
+"""Score a distilled miniature on the official test questions and pictures, and the baselines it has to beat."""
 
 import time
 from collections import Counter, defaultdict
@@ -22,12 +22,12 @@ from .world import Scene, Split, parse_question
 
 
 BATCH_SIZE = 256
-CLASS_CAPTIONS = [f"A picture of a {scene.colour} {scene.shape}." for scene in CLASSES]
+CLASS_CAPTIONS = [f"A picture of a {scene.color} {scene.shape}." for scene in CLASSES]
 
 
 @dataclass
 class Predictions:
-    """What a model says about a split: an answer to each question, and a caption of each picture."""
+    """A model's answer to each question of a split, and its caption of each picture."""
 
     answers: list[Answer]
     captions: list[Caption]
@@ -36,7 +36,9 @@ class Predictions:
 def score_model(
     model: VLKDForConditionalGeneration, processor: VLKDProcessor, split: Split, image_embeds: Tensor
 ) -> tuple[dict[str, float], Predictions]:
-    """Ask, blind and with pictures exchanged as well, caption and retrieve, as the checkpoint does by default.
+    """Score answers, captions, retrieval and reading, with the checkpoint's own decoding.
+
+    The questions are also asked without a picture (`blind`) and with another picture (`shuffled`).
 
     Args:
         image_embeds: `(pictures, rows, dim)`.
@@ -56,21 +58,22 @@ def score_model(
 
 
 def ask_blind(model: VisionLanguageModel, questions: Sequence[str]) -> list[str]:
-    """Answer without a picture; equal questions get equal answers, so each is asked once."""
+    """Answer without a picture. Equal questions get equal answers then, so each is asked only once."""
     distinct = sorted(set(questions))
     found = {question: answer.text for question, answer in zip(distinct, model.answer(None, distinct))}
     return [found[question] for question in questions]
 
 
 def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
-    """Share of right answers: overall, by kind (yes/no balanced), and on trained and held-out templates.
+    """Compute the share of right answers: overall, by kind, and on trained and held-out templates.
 
-    Balanced yes/no is the mean over {plain, negated} x {yes, no}, for their shares differ widely.
+    The score of yes/no questions is balanced: the mean over {plain, negated} x {yes, no}, because some of these four
+    are much more frequent than others.
     """
     asked = [parse_question(text) for text in split.questions]
 
     def part(kept: Sequence[bool]) -> tuple[tuple[str, ...], ...]:
-        """Answers, truths and kinds of some of the questions."""
+        """Select the answers, truths and kinds of some questions."""
         rows = zip(answers, split.answers, asked, kept)
         return tuple(zip(*[(answer, truth, question.kind) for answer, truth, question, keep in rows if keep]))
 
@@ -84,8 +87,8 @@ def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
     return {
         "overall": exact_match(answers, split.answers),
         "shape": share([question.kind == "shape" for question in asked]),
-        "colour": share([question.kind == "colour" for question in asked]),
-        "yes_no_colour": balanced("colour"),
+        "colour": share([question.kind == "color" for question in asked]),
+        "yes_no_colour": balanced("color"),
         "yes_no_shape": balanced("shape"),
         "trained_templates": share([not question.held_out for question in asked]),
         "heldout_templates": share([question.held_out for question in asked]),
@@ -93,19 +96,19 @@ def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
 
 
 def caption_accuracy(scenes: Sequence[Scene], captions: Sequence[str]) -> float:
-    """Share of captions that are, word for word, a true caption of their picture."""
+    """Compute the share of captions that are, word for word, a true caption of their picture."""
     true = [{text.removeprefix("A picture of").strip().removesuffix(".") for text in s.captions()} for s in scenes]
     return float(np.mean([caption in texts for caption, texts in zip(captions, true)]))
 
 
 def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[str, float]:
-    """R@1 among the 24 captions of colour and shape, for each picture; and among the pictures, for each caption.
+    """Compute R@1 in both directions: of each picture among the 24 captions, and of each caption among all pictures.
 
     Args:
         images: `(pictures, dim)`.
         texts: `(24, dim)`.
     """
-    true = torch.tensor([CLASSES.index(Scene(scene.colour, scene.shape)) for scene in scenes])
+    true = torch.tensor([CLASSES.index(Scene(scene.color, scene.shape)) for scene in scenes])
     similarity = normalize(images, dim=-1) @ normalize(texts, dim=-1).T  # (pictures, 24)
     picture_to_text = (similarity.argmax(dim=1) == true).float().mean().item()
     text_to_picture = (true[similarity.argmax(dim=0)] == torch.arange(len(texts))).float().mean().item()
@@ -113,14 +116,17 @@ def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[st
 
 
 def score_reading(model: VLKDForConditionalGeneration, processor: VLKDProcessor) -> float:
-    """Share of questions about a passage that are answered right from text alone."""
+    """Compute the share of right answers to questions about a passage, from text alone."""
     questions, answers = reading_probe()
     found = VLKDAdapter(model, processor, BATCH_SIZE).answer(None, questions)
     return exact_match([answer.text for answer in found], answers)
 
 
 def score_baselines(train: Split, split: Split, clip: CLIPModel, clip_processor: CLIPProcessor) -> dict[str, float]:
-    """What needs no model: the commonest answer, the commonest answer to a question, and CLIP's own retrieval."""
+    """Score what needs no distilled model.
+
+    These are the commonest answer, the commonest answer to each question, and retrieval by CLIP alone.
+    """
     [(commonest, _)] = Counter(train.answers).most_common(1)
     by_question: dict[str, Counter] = defaultdict(Counter)
     for question, answer in zip(train.questions, train.answers):

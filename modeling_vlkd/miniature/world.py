@@ -1,9 +1,9 @@
-"""easy-VQA as data: pictures, what stands in them, captions and questions.
+"""Read easy-VQA: pictures, the scenes in them, captions and questions.
 
-easy-VQA (PyPI `easy-vqa`, MIT) has 4,000 + 1,000 pictures of 64 x 64 pixels, each with one shape in one colour on a
-plain background, and 48,248 questions in 24 templates. What stands in a picture is measured from its pixels, so no
-stage of training reads a question of the data set: captions are made from the measured scenes of training pictures,
-and the questions serve for evaluation alone.
+easy-VQA (PyPI `easy-vqa`, MIT) has 4,000 + 1,000 pictures of 64 x 64 pixels, each with one shape in one color on a
+plain background, and 48,248 questions in 24 templates. The scene of a picture is measured from its pixels, and
+captions are made from the scenes of training pictures. So no stage of training reads a question of the data set; the
+questions are only for evaluation.
 """
 
 import re
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 
-COLOURS = {
+COLORS = {
     "black": (0, 0, 0),
     "blue": (0, 0, 255),
     "brown": (165, 42, 42),
@@ -27,45 +27,45 @@ SHAPES = ("circle", "rectangle", "triangle")
 SMALL, LARGE = 15, 25  # longest side in pixels up to which a shape is called small, and from which it is called large
 
 CAPTION_TEMPLATES = (
-    "A picture of a {colour} {shape}.",
-    "A drawing of a {colour} {shape}.",
-    "A {colour} {shape}.",
-    "A {shape} that is {colour}.",
-    "There is a {colour} {shape} here.",
-    "The picture shows a {colour} {shape}.",
-    "This is a {shape} and it is {colour}.",
-    "The {shape} is {colour}.",
-    "One {colour} {shape} on a plain background.",
-    "A {size} {colour} {shape}.",
-    "A {size} {shape} that is {colour}.",
-    "There is a {size} {colour} {shape} in the picture.",
+    "A picture of a {color} {shape}.",
+    "A drawing of a {color} {shape}.",
+    "A {color} {shape}.",
+    "A {shape} that is {color}.",
+    "There is a {color} {shape} here.",
+    "The picture shows a {color} {shape}.",
+    "This is a {shape} and it is {color}.",
+    "The {shape} is {color}.",
+    "One {color} {shape} on a plain background.",
+    "A {size} {color} {shape}.",
+    "A {size} {shape} that is {color}.",
+    "There is a {size} {color} {shape} in the picture.",
 )
 
-# kind -> its four templates in alphabetical order; "no_yes" are the negated ones
+# The four templates of each kind, in alphabetical order. Questions of the kinds "no_yes_..." are negated.
 QUESTION_TEMPLATES = {
-    "colour": (
+    "color": (
         "what color is the shape?",
         "what color is the {shape}?",
         "what is the color of the shape?",
         "what is the color of the {shape}?",
     ),
     "shape": (
-        "what is the {colour} shape?",
+        "what is the {color} shape?",
         "what shape does the image contain?",
         "what shape is in the image?",
         "what shape is present?",
     ),
-    "yes_no_colour": (
-        "does the image contain a {colour} shape?",
-        "is a {colour} shape present?",
-        "is there a {colour} shape in the image?",
-        "is there a {colour} shape?",
+    "yes_no_color": (
+        "does the image contain a {color} shape?",
+        "is a {color} shape present?",
+        "is there a {color} shape in the image?",
+        "is there a {color} shape?",
     ),
-    "no_yes_colour": (
-        "does the image not contain a {colour} shape?",
-        "is no {colour} shape present?",
-        "is there not a {colour} shape in the image?",
-        "is there not a {colour} shape?",
+    "no_yes_color": (
+        "does the image not contain a {color} shape?",
+        "is no {color} shape present?",
+        "is there not a {color} shape in the image?",
+        "is there not a {color} shape?",
     ),
     "yes_no_shape": (
         "does the image contain a {shape}?",
@@ -80,32 +80,32 @@ QUESTION_TEMPLATES = {
         "is there not a {shape}?",
     ),
 }
-# One template of each kind is in no text that anything is trained on: the first of the first kind, the second of the
-# second, and so on around: each wording of a yes/no question is held out once, and none for both colours and shapes.
+# One template of each kind is in no training text: the first of the first kind, the second of the second, and so on,
+# beginning again after the fourth. So no wording of a yes/no question is held out for both colors and shapes.
 HELD_OUT = tuple(templates[place % 4] for place, templates in enumerate(QUESTION_TEMPLATES.values()))
 KINDS = {template: kind for kind, templates in QUESTION_TEMPLATES.items() for template in templates}
 
-_COLOUR, _SHAPE = (f"({'|'.join(words)})" for words in (COLOURS, SHAPES))
-_PACK = np.array([65536, 256, 1])
+_COLOR, _SHAPE = (f"({'|'.join(words)})" for words in (COLORS, SHAPES))
+_PACK = np.array([65536, 256, 1])  # red, green and blue as one integer
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What stands in a picture; `size` is "small", "large", or "" for in between."""
+    """The shape in a picture; `size` is "small", "large", or "" for sizes in between."""
 
-    colour: str
+    color: str
     shape: str
     size: str = ""
 
     def captions(self) -> list[str]:
-        """All true captions: 12, or 9 where the size is in between."""
+        """Return all true captions: 12, or 9 if the size is in between."""
         templates = CAPTION_TEMPLATES if self.size else [t for t in CAPTION_TEMPLATES if "{size}" not in t]
-        return [fill(template, self.colour, self.shape, self.size) for template in templates]
+        return [fill(template, self.color, self.shape, self.size) for template in templates]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question of one of the 24 templates, with the colour or shape word in it, if there is one."""
+    """A question of one of the 24 templates, with the color or shape word in it, if there is one."""
 
     template: str
     word: str = ""
@@ -122,20 +122,20 @@ class Question:
         return fill(self.template, self.word, self.word)
 
     def answer(self, scene: Scene) -> str:
-        """Answer from what stands in the picture."""
-        if self.kind in ("colour", "shape"):
+        """Return the right answer for a scene."""
+        if self.kind in ("color", "shape"):
             return getattr(scene, self.kind)
-        present = self.word in (scene.colour, scene.shape)
+        present = self.word in (scene.color, scene.shape)
         return "yes" if present == self.kind.startswith("yes_no") else "no"
 
 
 @dataclass
 class Split:
-    """Pictures, what stands in them, and the official questions about them.
+    """Pictures, their scenes, and the official questions about them.
 
     Args:
         images: `(pictures, 64, 64, 3)`, uint8.
-        image_index: for each question, its picture.
+        image_index: for each question, the index of its picture.
     """
 
     images: np.ndarray
@@ -157,35 +157,38 @@ class Split:
         )
 
 
-def fill(template: str, colour: str = "", shape: str = "", size: str = "") -> str:
-    return template.format(colour=colour, shape=shape, size=size)
+def fill(template: str, color: str = "", shape: str = "", size: str = "") -> str:
+    """Put words into a template."""
+    return template.format(color=color, shape=shape, size=size)
 
 
 def parse_question(text: str) -> Question:
-    """Find the template of a question; one of none of the 24 is a ValueError."""
+    """Find the template of a question and the word in it; a question of another form is a ValueError."""
     for template in KINDS:
-        found = re.fullmatch(fill(re.escape(template).replace(r"\{", "{").replace(r"\}", "}"), _COLOUR, _SHAPE), text)
-        if found:
+        # "is there a {shape}?" becomes the expression r"is\ there\ a\ (circle|rectangle|triangle)\?"
+        escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+        if found := re.fullmatch(fill(escaped, _COLOR, _SHAPE), text):
             return Question(template, *found.groups())
     raise ValueError(f"{text!r} is a question of none of easy-VQA's 24 templates.")
 
 
 def measure_scene(image: np.ndarray) -> Scene:
-    """Measure colour, shape and size of the one shape in a picture, `(64, 64, 3)` uint8.
+    """Measure color, shape and size of the one shape in a picture, `(64, 64, 3)` uint8.
 
-    Its colour is exact, and that of no background. A rectangle fills its bounding box; a triangle, which stands on its
-    base, has far more of itself in the lower half than in the upper one, and a circle has not.
+    Each shape has exactly one of the eight colors, and no background has one of them. A rectangle fills its bounding
+    box. A triangle stands on its base, so most of it is in the lower half (three times as much as in the upper half);
+    the halves of a circle are equal.
     """
-    packed = image.astype(np.int32) @ _PACK  # (64, 64), one integer a colour
-    masks = {colour: packed == np.dot(rgb, _PACK) for colour, rgb in COLOURS.items()}
-    colour = max(masks, key=lambda colour: masks[colour].sum())
-    mask = masks[colour]
+    packed = image.astype(np.int32) @ _PACK  # (64, 64), one integer a color
+    masks = {color: packed == np.dot(rgb, _PACK) for color, rgb in COLORS.items()}
+    color = max(masks, key=lambda color: masks[color].sum())
+    mask = masks[color]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     half = len(box) // 2
     shape = "rectangle" if box.all() else "triangle" if box[-half:].sum() > 1.5 * box[:half].sum() else "circle"
     side = max(box.shape)
-    return Scene(colour, shape, "small" if side <= SMALL else "large" if side >= LARGE else "")
+    return Scene(color, shape, "small" if side <= SMALL else "large" if side >= LARGE else "")
 
 
 def load_split(name: str) -> Split:
@@ -205,7 +208,7 @@ def load_split(name: str) -> Split:
 
 
 def load_train_and_validation() -> tuple[Split, Split]:
-    """Cut every tenth picture of the train split off, to choose recipes on."""
+    """Split off every tenth training picture for validation, on which settings are chosen."""
     train = load_split("train")
     pictures = range(len(train.images))
     kept = [picture for picture in pictures if picture % 10]

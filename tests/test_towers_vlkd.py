@@ -1,4 +1,4 @@
-"""mBART-50 in BART's place: the same numbers, and texts that begin with a language instead of `<s>`."""
+"""Towers: loading from a larger checkpoint, and mBART-50 in the place of BART, whose texts begin with a language."""
 
 from pathlib import Path
 
@@ -9,13 +9,30 @@ from random_weights import randomise
 from tiny_training import CAPTIONS, tiny_pairs
 from tokenizers import SentencePieceUnigramTokenizer
 from torch.testing import assert_close
-from transformers import MBart50Tokenizer, MBartConfig, MBartForConditionalGeneration
+from transformers import (
+    CLIPVisionModelWithProjection,
+    MBart50Tokenizer,
+    MBartConfig,
+    MBartForConditionalGeneration,
+)
+from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.conversion.assembling import convert
 from modeling_vlkd.generation_vlkd import generate_answers, generate_captions
+from modeling_vlkd.towers_vlkd import load_whole
 from modeling_vlkd.trainers import VLKDDistillationCollator
 from modeling_vlkd.trainers.text_infilling import TextInfilling
+
+
+def test_tensors_of_the_other_tower_are_ignored_without_a_warning(clip_folder, caplog):
+    caplog.set_level(logging.WARNING, logger="transformers")  # a command in an earlier test may have silenced it
+    CLIPVisionModelWithProjection.from_pretrained(clip_folder)
+    assert "UNEXPECTED" in caplog.text  # otherwise there would be nothing to silence
+    caplog.clear()
+    load_whole(CLIPVisionModelWithProjection, clip_folder)
+    assert caplog.text == ""
+    assert logging.get_verbosity() == logging.WARNING
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +73,14 @@ def test_conversion_is_proven_and_survives_saving(clip_folder, mbart_folder, tmp
         f"{mbart_folder} (transformers mbart)"
     ]
     assert all(check.passed for check in report.checks)
-    assert (tmp_path / "vlkd" / "language_models_vlkd.py").is_file()  # what the Hub needs
+    assert (tmp_path / "vlkd" / "towers_vlkd.py").is_file()  # the Hub needs the code
     model = VLKDForConditionalGeneration.from_pretrained(tmp_path / "vlkd")
     assert type(model.model.language_model).__name__ == "MBartModel"
     assert model.lm_head.weight is model.model.language_model.shared.weight
 
 
-def test_captions_and_answers_are_learnt(clip_folder, mbart_folder, pixel_values):
-    """Two pictures, a caption and an answer each, until greedy decoding gives them back."""
+def test_captions_and_answers_are_learned(clip_folder, mbart_folder, pixel_values):
+    """Train on two pictures, each with a caption and an answer, until greedy decoding writes them."""
     torch.manual_seed(0)
     model = VLKDForConditionalGeneration.from_vision_text_pretrained(clip_folder, mbart_folder)
     processor = VLKDProcessor.from_vision_text_pretrained(clip_folder, mbart_folder, num_caption_masks=2)
