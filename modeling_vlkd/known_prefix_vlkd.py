@@ -9,8 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput
+
+
+def default_generation_config(text_config: PreTrainedConfig, mask_token_id: int | None = None) -> GenerationConfig:
+    """Return the decoding defaults of a newly assembled model.
+
+    Only the token ids come from BART. The other settings of published BARTs are made for summaries; their ban on
+    repeated phrases, for example, would keep an answer from using the words of its question. A BART fills masks well
+    only if its text begins with `<s>`, which `forced_bos_token_id` ensures; the texts of an mBART begin with the code
+    of a language, which its configuration does not name. `force_prefix` and `mask_token_id` are fields of ours, see
+    [`VLKDForConditionalGeneration.generate`].
+    """
+    return GenerationConfig(
+        bos_token_id=text_config.bos_token_id,
+        pad_token_id=text_config.pad_token_id,
+        eos_token_id=text_config.eos_token_id,
+        decoder_start_token_id=text_config.decoder_start_token_id,
+        forced_bos_token_id=text_config.bos_token_id if text_config.model_type == "bart" else None,
+        max_new_tokens=32,
+        num_beams=4,
+        force_prefix=True,
+        mask_token_id=mask_token_id,
+    )
 
 
 def prefix_lengths(input_ids: Tensor, mask_token_id: int, pad_token_id: int | None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,6 @@ from transformers import (
     Cache,
     GenerationConfig,
     GenerationMixin,
-    PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers import initialization as init
@@ -34,7 +33,7 @@ from transformers.utils.deprecation import deprecate_kwarg
 
 from .configuration_vlkd import VLKDConfig
 from .hub_files_vlkd import brings_its_code
-from .known_prefix_vlkd import join_rows, known_prefixes, take_rows
+from .known_prefix_vlkd import default_generation_config, join_rows, known_prefixes, take_rows
 from .memory_vlkd import attach_unused, build_memory, cover_image_rows, mask_of_text, pool_sentence
 from .towers_vlkd import (
     LANGUAGE_MODELS,
@@ -184,28 +183,6 @@ class VLKDPreTrainedModel(PreTrainedModel):
             mask_token_id = find_mask_token_id(text_model_name_or_path)
             model.generation_config = default_generation_config(text_model.config, mask_token_id)
         return model.eval()
-
-
-def default_generation_config(text_config: PreTrainedConfig, mask_token_id: int | None = None) -> GenerationConfig:
-    """Return the decoding defaults of a newly assembled model.
-
-    Only the token ids come from BART. The other settings of published BARTs are made for summaries; their ban on
-    repeated phrases, for example, would keep an answer from using the words of its question. A BART fills masks well
-    only if its text begins with `<s>`, which `forced_bos_token_id` ensures; the texts of an mBART begin with the code
-    of a language, which its configuration does not name. `force_prefix` and `mask_token_id` are fields of ours, see
-    [`VLKDForConditionalGeneration.generate`].
-    """
-    return GenerationConfig(
-        bos_token_id=text_config.bos_token_id,
-        pad_token_id=text_config.pad_token_id,
-        eos_token_id=text_config.eos_token_id,
-        decoder_start_token_id=text_config.decoder_start_token_id,
-        forced_bos_token_id=text_config.bos_token_id if text_config.model_type == "bart" else None,
-        max_new_tokens=32,
-        num_beams=4,
-        force_prefix=True,
-        mask_token_id=mask_token_id,
-    )
 
 
 @brings_its_code("AutoModel")

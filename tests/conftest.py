@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDImageProcessor, VLKDProcessor
-from modeling_vlkd.modeling_vlkd import default_generation_config
+from modeling_vlkd.known_prefix_vlkd import default_generation_config
 
 
 torch.set_num_threads(1)  # on tensors this small, threads cost more than they give

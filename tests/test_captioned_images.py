@@ -20,8 +20,8 @@ def own_cache(tmp_path_factory, monkeypatch):
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for name, colour in (("a.png", "red"), ("b.jpg", "blue"), ("c.png", "teal")):
-        Image.new("RGB", (10, 8), colour).save(folder / name)
+    for name, color in (("a.png", "red"), ("b.jpg", "blue"), ("c.png", "teal")):
+        Image.new("RGB", (10, 8), color).save(folder / name)
     return folder
 
 

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_training import COLOURS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
+from tiny_training import COLORS, DIM, IMAGE_SIZE, SHAPES, tiny_model, tiny_processor
 from transformers import BartForConditionalGeneration, CLIPConfig, CLIPModel, Trainer
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
@@ -50,10 +50,10 @@ def world(tmp_path_factory):
 
     captions, questions = [("file_name", "caption")], [("image", "question", "answer")]
     (folder / "pictures").mkdir()
-    for index, (colour, shape) in enumerate((colour, shape) for colour in COLOURS for shape in SHAPES):
+    for index, (color, shape) in enumerate((color, shape) for color in COLORS for shape in SHAPES):
         Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), (20 * index, 0, 0)).save(folder / "pictures" / f"{index}.png")
-        captions.append((f"{index}.png", f"A picture of a {colour} {shape}."))
-        questions.append((f"pictures/{index}.png", "what color is the shape?", colour))
+        captions.append((f"{index}.png", f"A picture of a {color} {shape}."))
+        questions.append((f"pictures/{index}.png", "what color is the shape?", color))
     for path, rows in ((folder / "pictures" / "metadata.csv", captions), (folder / "questions.csv", questions)):
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows(rows)
@@ -91,7 +91,7 @@ def test_w_e_can_start_aligned_with_clips_texts(world, arguments, tmp_path):
         weight = model.model.text_projection.weight
         torch.testing.assert_close(weight @ weight.T, torch.eye(DIM), atol=1e-5, rtol=0)
         inputs = VLKDProcessor.from_pretrained(folder).tokenizer(
-            [f"A picture of a {colour} {shape}." for colour in COLOURS for shape in SHAPES],
+            [f"A picture of a {color} {shape}." for color in COLORS for shape in SHAPES],
             padding=True,
             return_tensors="pt",
         )

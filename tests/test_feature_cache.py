@@ -25,8 +25,8 @@ def clip_folder(processor, tmp_path_factory):
 @pytest.fixture
 def dataset():
     pictures = []
-    for index, colour in enumerate(["red", "blue", "green", "teal", "black"]):
-        picture = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), colour)
+    for index, color in enumerate(["red", "blue", "green", "teal", "black"]):
+        picture = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), color)
         picture.putpixel((0, index), (255, 255, 255))  # not its own mirror image
         pictures.append(picture)
     captions = [[CAPTIONS[0], CAPTIONS[1]], *([caption] for caption in CAPTIONS[2:6])]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny_training import CAPTIONS, COLOURS, DIM, SHAPES, tiny_model, tiny_processor
+from tiny_training import CAPTIONS, COLORS, DIM, SHAPES, tiny_model, tiny_processor
 from transformers import (
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
@@ -27,10 +27,10 @@ def processor():
 @pytest.fixture(scope="module")
 def examples():
     """Twelve pictures, two questions about each; only the picture tells the answer."""
-    scenes = [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    scenes = [(color, shape) for color in COLORS for shape in SHAPES]
     rows = torch.zeros(12, 1, DIM)
-    for row, (colour, shape) in zip(rows, scenes):
-        row[0, COLOURS.index(colour)] = row[0, len(COLOURS) + SHAPES.index(shape)] = 3.0
+    for row, (color, shape) in zip(rows, scenes):
+        row[0, COLORS.index(color)] = row[0, len(COLORS) + SHAPES.index(shape)] = 3.0
     asked = [("what color is the shape?", 0), ("what shape is it?", 1)]
     return [
         {"image_embeds": row, "question": question, "answer": scene[place]}
@@ -115,7 +115,7 @@ def test_text_pairs_are_learnt_as_with_any_seq2seq_model(processor, tmp_path):
     tiny_model(processor).save_pretrained(tmp_path / "checkpoint")
     model = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "checkpoint")
     tokenizer = processor.tokenizer
-    pairs = {f"a {colour} {shape}": f"{shape}, {colour}" for colour in COLOURS for shape in SHAPES}
+    pairs = {f"a {color} {shape}": f"{shape}, {color}" for color in COLORS for shape in SHAPES}
     examples = [{**tokenizer(source), "labels": tokenizer(target)["input_ids"]} for source, target in pairs.items()]
     trainer = Seq2SeqTrainer(
         model,

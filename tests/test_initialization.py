@@ -64,7 +64,7 @@ def test_w_e_starts_where_sentences_meet_clips_texts():
     """CLIP's texts are a rotation of BART's sentences here, and that rotation is found; W'_e turns back."""
     processor = tiny_processor()
     model = tiny_model(processor)
-    captions = [f"a {size} {colour} box" for size in ("small", "big", "thin") for colour in ("red", "teal", "blue")]
+    captions = [f"a {size} {color} box" for size in ("small", "big", "thin") for color in ("red", "teal", "blue")]
     inputs = processor.tokenizer(captions, padding=True, return_tensors="pt")
     base = model.base_model
     sentences = base.language_model.get_encoder()(**inputs).last_hidden_state[:, 0].detach()

@@ -8,8 +8,7 @@ from PIL import Image
 from transformers import GenerationConfig, LogitsProcessorList, pipeline
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.known_prefix_vlkd import join_rows, known_prefixes, prefix_lengths
-from modeling_vlkd.modeling_vlkd import default_generation_config
+from modeling_vlkd.known_prefix_vlkd import default_generation_config, join_rows, known_prefixes, prefix_lengths
 
 
 MASK, PAD = 4, 1

@@ -10,8 +10,8 @@ from transformers import BartTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPM
 from modeling_vlkd import VLKDConfig, VLKDForConditionalGeneration, VLKDProcessor
 
 
-COLOURS, SHAPES = ("red", "blue", "green", "teal"), ("circle", "box", "triangle")
-CAPTIONS = [f"A picture of a {colour} {shape}." for colour in COLOURS for shape in SHAPES]
+COLORS, SHAPES = ("red", "blue", "green", "teal"), ("circle", "box", "triangle")
+CAPTIONS = [f"A picture of a {color} {shape}." for color in COLORS for shape in SHAPES]
 DIM, IMAGE_SIZE = 16, 8
 
 

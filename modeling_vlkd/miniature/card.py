@@ -53,7 +53,7 @@ def demo_card(result: dict[str, Any]) -> ModelCard:
             settings=settings | {"all others": "the defaults of VLKDDistillationConfig"},
             results=[result_of(name, scores[name]) for name in TASKS],
             results_note=results_note(result, scores),
-            limits=["A toy: it knows pictures of 64 x 64 pixels with one shape (3) in one colour (8), and few words."],
+            limits=["A toy: it knows pictures of 64 x 64 pixels with one shape (3) in one color (8), and few words."],
             versions=result["versions"],
         )
     )

@@ -20,8 +20,8 @@ from .world import Split
 ROWS = {
     "overall": "all questions",
     "shape": "what shape",
-    "colour": "what colour",
-    "yes_no_colour": "yes/no on colour, balanced",
+    "colour": "what color",
+    "yes_no_colour": "yes/no on color, balanced",
     "yes_no_shape": "yes/no on shape, balanced",
     "trained_templates": "18 templates seen in text",
     "heldout_templates": "6 templates held out",
