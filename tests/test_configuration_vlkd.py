@@ -1,6 +1,9 @@
+import importlib
 import importlib.metadata
 import math
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import VISION_CONFIGS
@@ -82,15 +85,15 @@ def test_other_language_models_are_refused(text_config: dict, reason: str):
         VLKDConfig(text_config=text_config)
 
 
-@pytest.mark.parametrize(
-    "name", ["configuration_vlkd.py", "processing_vlkd.py"]
-)  # the files that Auto classes load first
+@pytest.mark.parametrize("name", ["configuration_vlkd", "processing_vlkd"])  # the files that Auto classes load first
 def test_a_transformers_that_is_too_old_is_named(name: str, monkeypatch):
     """It is named before an import fails: the code of a repository runs with any version of transformers."""
     monkeypatch.setattr(importlib.metadata, "version", lambda package: "5.23.0")
-    code = compile((Path(modeling_vlkd.__file__).parent / name).read_text(encoding="utf-8"), name, "exec")
+    repository = ModuleType("repository")  # transformers imports the code of a repository under another name, too
+    repository.__path__ = [str(Path(modeling_vlkd.__file__).parent)]
+    monkeypatch.setitem(sys.modules, "repository", repository)
     with pytest.raises(ImportError, match=r"transformers>=5\.24 is required .* but found transformers==5\.23\.0"):
-        exec(code, {"__name__": f"repository.{name}"})
+        importlib.import_module(f"repository.{name}")
 
 
 def test_code_of_the_towers_is_not_named(make_config):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from modeling_vlkd.evaluation.protocol import Answer
 from modeling_vlkd.miniature.clip_teacher import CLASSES
 from modeling_vlkd.miniature.demo import mean_and_spread
 from modeling_vlkd.miniature.scoring import ask_blind, caption_accuracy, retrieval, score_answers
@@ -49,11 +50,13 @@ def test_retrieval_of_orthogonal_classes():
 def test_blind_questions_are_asked_once_and_answered_in_order():
     asked = []
 
-    def ask(questions):
-        asked.extend(questions)
-        return [{"answer": question.upper()} for question in questions]
+    class Shouter:
+        def answer(self, images, questions):
+            assert images is None
+            asked.extend(questions)
+            return [Answer(question.upper(), 1.0) for question in questions]
 
-    assert ask_blind(ask, ["b", "a", "b"]) == ["B", "A", "B"]
+    assert ask_blind(Shouter(), ["b", "a", "b"]) == ["B", "A", "B"]
     assert asked == ["a", "b"]
 
 
