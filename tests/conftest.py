@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_weights import random_pictures, randomise
+from random_weights import random_pictures, randomize
 from tiny_training import tiny_tokenizer
 from torch import Tensor
 from transformers import (
@@ -126,7 +126,7 @@ def make_model(make_config) -> Callable[..., PreTrainedModel]:
     """
 
     def make(tower: str = "vit", model_class=VLKDForConditionalGeneration, seed: int = 1, **kwargs) -> PreTrainedModel:
-        return randomise(model_class(make_config(tower, **kwargs)), seed)
+        return randomize(model_class(make_config(tower, **kwargs)), seed)
 
     return make
 
@@ -169,7 +169,7 @@ def clip_folder(image_processor, tmp_path_factory) -> Path:
     text = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
     text |= {"num_attention_heads": 2, "max_position_embeddings": 12, "eos_token_id": 49}
     config = CLIPConfig(vision_config=VISION_CONFIGS["vit"], text_config=text, projection_dim=DIM)
-    randomise(CLIPModel(config)).save_pretrained(folder)
+    randomize(CLIPModel(config)).save_pretrained(folder)
     image_processor.save_pretrained(folder)
     return folder
 
@@ -178,6 +178,6 @@ def clip_folder(image_processor, tmp_path_factory) -> Path:
 def bart_folder(make_config, tokenizer, tmp_path_factory) -> Path:
     """A folder with a BART of transformers and its tokenizer."""
     folder = tmp_path_factory.mktemp("bart")
-    randomise(BartForConditionalGeneration(make_config().text_config)).save_pretrained(folder)
+    randomize(BartForConditionalGeneration(make_config().text_config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -5,7 +5,7 @@ from torch import nn
 
 
 @torch.no_grad()
-def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     """Fill all parameters and buffers, also batch norm's statistics, and return the module in eval mode.
 
     Matrices roughly keep the scale of their inputs, vectors vary around their usual value, variances are positive.

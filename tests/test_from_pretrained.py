@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import DIM, VISION_CONFIGS, WIDTH
-from random_weights import randomise
+from random_weights import randomize
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -275,7 +275,7 @@ def save_vision_source(kind: str, folder: Path) -> nn.Module:
         source = CLIPResNetVisionModelWithProjection(CLIPResNetVisionConfig(**VISION_CONFIGS["resnet"]))
     else:
         source = CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION_CONFIGS["vit"]))
-    randomise(source).save_pretrained(folder)
+    randomize(source).save_pretrained(folder)
     return source
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from open_clip.modified_resnet import ModifiedResNet
-from random_weights import random_pictures, randomise, relative_difference
+from random_weights import random_pictures, randomize, relative_difference
 
 from modeling_vlkd.configuration_clip_resnet_vlkd import CLIPResNetVisionConfig
 from modeling_vlkd.conversion.clip_rules import RESNET_RULES
@@ -25,7 +25,7 @@ def twins(sizes: dict) -> tuple[ModifiedResNet, CLIPResNetVisionModelWithProject
     reference = ModifiedResNet(
         sizes["layers"], sizes["projection_dim"], sizes["num_attention_heads"], sizes["image_size"], sizes["width"]
     )
-    randomise(reference)
+    randomize(reference)
     model = CLIPResNetVisionModelWithProjection(CLIPResNetVisionConfig(**sizes)).eval()
     source = {f"visual.{key}": tensor for key, tensor in reference.state_dict().items()}
     model.load_state_dict(convert_state_dict(source, RESNET_RULES, model.state_dict()))

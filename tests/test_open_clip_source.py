@@ -5,7 +5,7 @@ import torch
 from open_clip.model import build_model_from_openai_state_dict
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from random_weights import random_pictures, randomise, relative_difference
+from random_weights import random_pictures, randomize, relative_difference
 from safetensors.torch import save_file
 from tiny_sources import (
     MODEL_CFGS,
@@ -151,7 +151,7 @@ def test_parameter_counts_of_the_papers_clips(name, dim, millions):
 @pytest.mark.parametrize("name", ["ViT-B-16", "ViT-L-14", "RN50x16", "RN50x64"])
 def test_the_papers_clips_at_full_size(name, tmp_path):
     """Convert the paper's four CLIPs, with random tensors in a checkpoint like OpenAI's; compare with open_clip."""
-    reference = randomise(open_clip.model.CLIP(**{**open_clip.get_model_config(name), "quick_gelu": True}))
+    reference = randomize(open_clip.model.CLIP(**{**open_clip.get_model_config(name), "quick_gelu": True}))
     state = {key: t.half() if t.is_floating_point() else t for key, t in reference.state_dict().items()}
     torch.save(state, tmp_path / "clip.pt")
     reference.load_state_dict(state)  # so that both are rounded to half precision

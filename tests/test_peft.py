@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import AutoPeftModelForSeq2SeqLM, LoraConfig, PeftModel, get_peft_model
-from random_weights import randomise
+from random_weights import randomize
 from stranger import FORGET_THE_PACKAGE
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_pairs, tiny_processor
 from torch import nn
@@ -64,8 +64,8 @@ print(*sorted(set(get_peft_model(model, LoraConfig({arguments})).targeted_module
 
 @pytest.mark.parametrize(
     "imports",
-    ["import peft; import modeling_vlkd", "import modeling_vlkd; import peft.utils.constants", "import modeling_vlkd"],
-    ids=["peft first", "peft last", "peft after the model"],
+    ["import peft; import modeling_vlkd", "import modeling_vlkd"],
+    ids=["peft first", "peft after the model"],
 )
 def test_lora_finds_its_targets_in_any_order_of_imports(tiny_checkpoint: Path, make_model, tmp_path, imports: str):
     expected = get_peft_model(make_model(model_class=VLKDModel), LoraConfig()).targeted_module_names
@@ -77,14 +77,15 @@ def test_lora_finds_its_targets_in_any_order_of_imports(tiny_checkpoint: Path, m
 
 def test_without_the_package_lora_needs_its_targets_named(tiny_checkpoint: Path, make_model, tmp_path: Path):
     """Code from the Hub registers nothing with peft; docs/adapters.md has the expression to give."""
-    without = PRINT_TARGETS.format(checkpoint=str(tiny_checkpoint), trust=True, arguments="")
-    refused = f"{FORGET_THE_PACKAGE}\ntry:\n    exec({without!r})\nexcept ValueError as error:\n    print(error)"
-    assert "Please specify `target_modules`" in run(refused, tmp_path)
-    named = PRINT_TARGETS.format(
-        checkpoint=str(tiny_checkpoint), trust=True, arguments=f"target_modules={LORA_TARGETS!r}"
+    without, named = (
+        PRINT_TARGETS.format(checkpoint=str(tiny_checkpoint), trust=True, arguments=arguments)
+        for arguments in ("", f"target_modules={LORA_TARGETS!r}")
     )
+    refused = f"try:\n    exec({without!r})\nexcept ValueError as error:\n    print(str(error).splitlines()[0])"
+    message, found = run(f"{FORGET_THE_PACKAGE}\n{refused}\n{named}", tmp_path).splitlines()
+    assert "Please specify `target_modules`" in message
     expected = get_peft_model(make_model(model_class=VLKDModel), LoraConfig()).targeted_module_names
-    assert run(f"{FORGET_THE_PACKAGE}\n{named}", tmp_path).split() == sorted(expected)
+    assert found.split() == sorted(expected)
     assert f'target_modules=r"{LORA_TARGETS}"' in (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
 
 
@@ -199,7 +200,7 @@ def adapter(tiny_checkpoint: Path, tmp_path_factory) -> Path:
     adapted = get_peft_model(base, LoraConfig(task_type="SEQ_2_SEQ_LM", modules_to_save=BRIDGE))
     for module in adapted.modules():
         if isinstance(module, nn.ModuleDict):  # peft keeps what it adds in these
-            randomise(module, seed=3)
+            randomize(module, seed=3)
     adapted.save_pretrained(folder)
     return folder
 

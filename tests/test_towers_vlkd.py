@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_weights import randomise
+from random_weights import randomize
 from tiny_training import CAPTIONS, tiny_pairs
 from tokenizers import SentencePieceUnigramTokenizer
 from torch.testing import assert_close
@@ -49,7 +49,7 @@ def mbart_folder(tmp_path_factory) -> Path:
         **{"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 24, "dropout": 0.0},
     )
     folder = tmp_path_factory.mktemp("mbart")
-    randomise(MBartForConditionalGeneration(config)).save_pretrained(folder)
+    randomize(MBartForConditionalGeneration(config)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

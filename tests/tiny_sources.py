@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from open_clip.model import CLIP, CustomTextCLIP, convert_weights_to_lp
-from random_weights import randomise
+from random_weights import randomize
 from safetensors.torch import save_file
 from transformers import (
     BartConfig,
@@ -53,7 +53,7 @@ def model_cfg(kind: str, quick_gelu: bool = False, vocab_size: int = 60) -> dict
 
 def open_clip_model(kind: str, quick_gelu: bool = False, vocab_size: int = 60) -> CLIP | CustomTextCLIP:
     cfg = model_cfg(kind, quick_gelu, vocab_size)
-    return randomise((CustomTextCLIP if cfg.pop("custom_text", False) else CLIP)(**cfg))
+    return randomize((CustomTextCLIP if cfg.pop("custom_text", False) else CLIP)(**cfg))
 
 
 def openai_model(kind: str) -> CLIP:
@@ -121,7 +121,7 @@ def save_transformers_clip(kind: str, folder: Path) -> None:
     model_class, config_class, text = TRANSFORMERS_CLIPS[kind]
     sizes = {} if kind == "siglip" else {"projection_dim": 24}
     config = config_class(text_config=text, vision_config={**VISION_SIZES, **sizes}, **sizes)
-    randomise(model_class(config)).save_pretrained(folder)
+    randomize(model_class(config)).save_pretrained(folder)
     if kind == "siglip":
         SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     else:
@@ -141,7 +141,7 @@ def tiny_bart() -> BartForConditionalGeneration:
         decoder_ffn_dim=96,
         max_position_embeddings=40,
     )
-    return randomise(BartForConditionalGeneration(config))
+    return randomize(BartForConditionalGeneration(config))
 
 
 def dictionary_entries() -> list[str]:
