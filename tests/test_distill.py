@@ -133,7 +133,7 @@ def test_another_decoding_is_measured_anew(arguments, tmp_path, monkeypatch):
         seen = []
         trial = DecodingTrial(forced=forced, free=0.6, pictures=2)
 
-        def choose(unseen, model, *_, trial=trial):
+        def choose(model, *_, trial=trial):
             model.generation_config.force_prefix = trial.force_prefix
             return trial
 
@@ -142,7 +142,7 @@ def test_another_decoding_is_measured_anew(arguments, tmp_path, monkeypatch):
             return plain(self, *args, **kwargs)
 
         with monkeypatch.context() as patch:
-            patch.setattr(distill, "choose_decoding_on", choose)
+            patch.setattr(distill, "choose_decoding", choose)
             patch.setattr(VLKDDistillationTrainer, "evaluate", evaluate)
             assert main(["distill", *arguments, *flags, "--output_dir", str(tmp_path / str(forced))]) == 0
         assert seen == [4] * evaluations
