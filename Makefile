@@ -18,7 +18,7 @@ $(VENV)/installed: $(VENV)/demo-installed
 	$(BIN)/python -m pip install $(PINNED) --editable ".[test]"
 	touch $@
 
-demo: $(VENV)/demo-installed  ## distil the miniature CLIP into the miniature BART, measure it, and leave ./vlkd-demo
+demo: $(VENV)/demo-installed  ## distill the miniature CLIP into the miniature BART, measure it, and leave ./vlkd-demo
 	$(BIN)/vlkd demo
 
 test: $(VENV)/installed  ## every test that needs neither a GPU nor patience

@@ -61,10 +61,8 @@ def build_memory(
             f"Expected image_embeds of shape (batch, rows, {projection_dim}), as `get_image_rows` returns them; got "
             f"{tuple(image_embeds.shape)}."
         )
-    images, texts = (
-        image_embeds.shape[0],
-        text_states.shape[0],
-    )  # not `len`: it would fix the batch size in torch.export
+    # Not `len`: it would fix the batch size in torch.export.
+    images, texts = image_embeds.shape[0], text_states.shape[0]
     if images != texts:
         raise ValueError(f"Expected one image per text, got {images} images and {texts} texts.")
     return torch.cat([bridge_image(image_embeds.to(bridged)), bridged], dim=1)

@@ -84,9 +84,8 @@ class VLKDPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["cache"]
-    _keys_to_ignore_on_load_unexpected = [
-        "final_logits_bias"
-    ]  # of the generating model, when its weights are loaded with another head
+    # Of the generating model, when its weights are loaded with another head.
+    _keys_to_ignore_on_load_unexpected = ["final_logits_bias"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True

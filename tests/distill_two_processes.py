@@ -1,4 +1,4 @@
-"""Distils a tiny model; started by `accelerate launch` from the test of the trainer, with one or two processes."""
+"""Distills a tiny model; started by `accelerate launch` from the test of the trainer, with one or two processes."""
 
 import sys
 

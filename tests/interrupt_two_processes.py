@@ -1,4 +1,4 @@
-"""Distils a tiny model, and in one of two processes presses Ctrl-C at a step; started by `accelerate launch`."""
+"""Distills a tiny model, and in one of two processes presses Ctrl-C at a step; started by `accelerate launch`."""
 
 import os
 import signal

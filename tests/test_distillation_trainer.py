@@ -1,5 +1,6 @@
 """The trainer knows no loss: a toy task with a queue of its own trains, resumes and is saved as any other."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def trainer_of(tmp_path):
     """Makes a trainer of the toy task; keyword arguments are those of the config, or of the trainer."""
 
     def make(task=None, folder="run", weights=None, **kwargs):
-        of_trainer = {name: kwargs.pop(name) for name in ("eval_dataset",) if name in kwargs}
+        of_trainer = {name: kwargs.pop(name) for name in ("eval_dataset", "compute_metrics") if name in kwargs}
         settings = {"max_steps": 6, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-2}
         settings |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True} | kwargs
         torch.manual_seed(1)
@@ -184,7 +185,9 @@ def test_a_checkpoint_without_what_the_task_keeps_is_refused(trainer_of, tmp_pat
     trainer = trainer_of(save_strategy="steps", save_steps=3)
     trainer.train()
     Path(trainer.args.output_dir, "checkpoint-6", TASK_STATE_NAME).unlink()
-    with pytest.raises(CheckpointError, match=r"task\.safetensors: Expected the tensors head\.bias, .*, got none"):
+    with pytest.raises(
+        CheckpointError, match=r"task\.safetensors: Expected the tensors .*'head\.bias': \(16,\).*, got {}:"
+    ):
         trainer_of().train(resume_from_checkpoint=True)
 
 
@@ -202,6 +205,52 @@ def test_predictions_are_what_was_measured(trainer_of):
     output = trainer.predict(examples(8))
     assert output.predictions["regression"].shape == (8,)
     assert output.predictions["regression"].mean() == pytest.approx(output.metrics["test_regression"], rel=1e-6)
+
+
+def test_metrics_of_the_users_own_are_computed_of_what_was_measured(trainer_of):
+    """As in any Trainer: where examples have labels."""
+    seen = []
+
+    def compute_metrics(prediction):
+        seen.append(prediction)
+        return {"mine": float(prediction.label_ids.sum())}
+
+    labeled = [{**example, "labels": torch.tensor(place)} for place, example in enumerate(examples(8))]
+    trainer = trainer_of(eval_dataset=labeled, per_device_eval_batch_size=3, compute_metrics=compute_metrics)
+    metrics = trainer.evaluate()
+    assert metrics["eval_mine"] == sum(range(8))
+    assert seen[0].predictions["regression"].mean() == pytest.approx(metrics["eval_regression"], rel=1e-6)
+
+
+def test_a_momentum_copy_is_kept_though_its_weights_are_tied(trainer_of, tmp_path):
+    class WithMomentum(ToTeacherTask):
+        def __init__(self, student):
+            super().__init__(student)
+            self.momentum = copy.deepcopy(self.head)
+            self.twin = self.momentum  # one tensor under two names
+            self.momentum.requires_grad_(False)
+
+    trainer = trainer_of(WithMomentum(student()), save_strategy="steps", save_steps=3)
+    trainer.train()
+    kept = load_file(Path(trainer.args.output_dir, "checkpoint-6", TASK_STATE_NAME))
+    assert torch.equal(kept["twin.weight"], kept["momentum.weight"])
+    trainer_of(WithMomentum(student()), max_steps=7).train(resume_from_checkpoint=True)
+
+
+def test_the_state_of_what_is_wrapped_is_saved_as_the_student(trainer_of, tmp_path):
+    """As DeepSpeed hands it to the trainer."""
+    trainer = trainer_of()
+    trainer._save(str(tmp_path / "saved"), state_dict=trainer.task.state_dict())
+    loaded = BertModel.from_pretrained(tmp_path / "saved").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in trainer.model.state_dict().items())
+    assert "head.weight" not in load_file(tmp_path / "saved" / "model.safetensors")
+
+
+def test_weights_of_the_task_too_coarse_to_be_trained_are_refused(trainer_of):
+    task = ToTeacherTask(student())
+    task.head.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"head\.weight is torch\.bfloat16"):
+        trainer_of(task)
 
 
 def test_what_is_new_has_a_learning_rate_of_its_own(trainer_of):

@@ -21,6 +21,10 @@ def texts(processor) -> list[ReplayText]:
     return [ReplayText(target, source, torch.full((DIM,), 2.0)), ReplayText(target)]
 
 
+def replaying(collate: VLKDDistillationCollator) -> ReplayCollator:
+    return ReplayCollator(collate, collate.infill)
+
+
 def decode(processor, ids):
     ids = ids.masked_fill(ids == -100, processor.tokenizer.pad_token_id)
     return [text.replace("<pad>", "") for text in processor.tokenizer.batch_decode(ids)]
@@ -30,7 +34,7 @@ def test_replayed_texts_follow_the_captions(processor, texts):
     pairs = [{**pair, "draw": draw, "replay": []} for draw, pair in enumerate(tiny_pairs(2))]
     pairs[0]["replay"] = texts[:1]
     pairs[1]["replay"] = [texts[1], texts[1]]
-    batch = ReplayCollator(VLKDDistillationCollator(processor, whole_text_share=1.0))(pairs)
+    batch = replaying(VLKDDistillationCollator(processor, whole_text_share=1.0))(pairs)
 
     written = decode(processor, batch["input_ids"])
     for text in written[:2]:  # captions are written as prompts, replayed texts never
@@ -54,7 +58,7 @@ def test_captions_are_what_they_are_without_replay(processor, texts):
     plain = collate(pairs)
     short = ReplayText([0, 5, 2])
     for replayed in ([], [texts[1]], [short]):
-        batch = ReplayCollator(collate)([{**pair, "replay": replayed} for pair in pairs])
+        batch = replaying(collate)([{**pair, "replay": replayed} for pair in pairs])
         assert decode(processor, batch["input_ids"][:3]) == decode(processor, plain["input_ids"])
         assert decode(processor, batch["labels"][:3]) == decode(processor, plain["labels"])
         assert torch.equal(batch["clean_input_ids"], plain["clean_input_ids"])
@@ -74,7 +78,7 @@ def test_a_context_is_one_image_row_and_the_others_are_masked():
 
 def test_replayed_texts_do_not_see_the_pairs_images(processor, texts):
     examples = ReplayExamples(tiny_pairs(4), 0, ReplayCorpus(texts), 1.0)
-    batch = ReplayCollator(VLKDDistillationCollator(processor))([examples[index] for index in range(4)])
+    batch = replaying(VLKDDistillationCollator(processor))([examples[index] for index in range(4)])
     inputs = VLKDReplayTask(tiny_model(processor)).inputs_of(batch)
     assert inputs["image_embeds"].shape == (8, 1, DIM)
     assert inputs["attention_mask"].shape[1] == batch["input_ids"].shape[1] + 1
@@ -86,7 +90,7 @@ def test_terms_are_those_of_the_pairs_alone_and_of_the_texts_alone(processor, te
     model, collate = tiny_model(processor), VLKDDistillationCollator(processor)
     pairs = [{**pair, "draw": draw} for draw, pair in enumerate(tiny_pairs(2))]
     with_replay = [{**pairs[0], "replay": texts}, {**pairs[1], "replay": texts[:1]}]
-    batch = ReplayCollator(collate)(with_replay)
+    batch = replaying(collate)(with_replay)
     task = VLKDReplayTask(model)
     terms, alone = task({}, **batch), VLKDTask(model)({}, **collate(pairs))
     for name in alone:

@@ -43,7 +43,7 @@ def test_answers_and_captions_are_the_models_own(adapter, processor, pictures):
     rows, index = adapter.look(pictures), [2, 0, 0]
     expected = generate_answers(adapter.model, processor, QUESTIONS, rows, index)
     assert adapter.answer(rows, QUESTIONS, index) == [Answer(best["answer"], best["score"]) for [best] in expected]
-    several = adapter.rank_answers(rows, QUESTIONS, index, top_k=2)
+    several = VLKDAdapter(adapter.model, processor, top_k=2).rank_answers(rows, QUESTIONS, index)
     expected = generate_answers(adapter.model, processor, QUESTIONS, rows, index, top_k=2)
     assert [[answer.text for answer in ranked] for ranked in several] == [
         [each["answer"] for each in ranked] for ranked in expected

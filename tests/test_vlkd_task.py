@@ -84,7 +84,7 @@ def test_what_is_measured_averages_to_the_terms(processor):
         torch.testing.assert_close(averages[name], terms[name])
 
 
-def test_outputs_and_their_gradients_are_fp32_in_mixed_precision(processor):
+def test_outputs_and_terms_are_fp32_in_mixed_precision(processor):
     task = VLKDTask(tiny_model(processor))
     batch = VLKDDistillationCollator(processor)(tiny_pairs(4))
     with torch.autocast("cpu", torch.bfloat16):
@@ -109,3 +109,15 @@ def test_rows_that_are_kept_pass_a_trained_tower_by(processor):
     batch = VLKDDistillationCollator(processor)([{"image_embeds": torch.ones(1, DIM), "caption": CAPTIONS[0]}])
     with pytest.raises(ValueError, match=r"freeze_vision_tower=False.*keep_pixels"):
         VLKDTask(model, with_ttdm=False)({}, **batch)
+
+
+def test_a_term_that_a_subclass_adds_is_evaluated_too(processor):
+    class WithAnother(VLKDTask):
+        def terms_of(self, outputs, batch, counts):
+            return super().terms_of(outputs, batch, counts) | {"another": outputs.text_embeds.square().sum()}
+
+    task = WithAnother(tiny_model(processor))
+    batch = VLKDDistillationCollator(processor)(tiny_pairs(3))
+    averages = task.average(task.measure(**batch))
+    assert averages["another"].item() == pytest.approx(3.0)  # unit vectors
+    assert set(averages) == {"ttdm", "itcl", "icti", "another"}

@@ -18,11 +18,13 @@ from modeling_vlkd.trainers import (
     QuestionSet,
     ReplayCorpus,
     ReplayText,
+    VLKDDistillationCollator,
     VLKDDistillationConfig,
     VLKDDistillationTrainer,
 )
 
 
+OF_TRAINER = ("eval_dataset", "replay", "question_set", "data_collator")
 PROJECTIONS = ("text_projection", "text_to_decoder", "image_to_decoder", "logit_scale")
 
 
@@ -36,7 +38,7 @@ def trainer_of(processor, tmp_path):
     """Makes a trainer on twelve pairs; keyword arguments are those of the config, or of the trainer."""
 
     def make(model=None, train_dataset=None, folder="run", **kwargs):
-        of_trainer = {name: kwargs.pop(name) for name in ("eval_dataset", "replay", "question_set") if name in kwargs}
+        of_trainer = {name: kwargs.pop(name) for name in OF_TRAINER if name in kwargs}
         settings = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-3}
         settings |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True} | kwargs
         return VLKDDistillationTrainer(
@@ -343,7 +345,7 @@ def test_the_checkpoint_is_complete_though_training_saw_image_rows_only(trainer_
     assert prompts == processor.caption_prompts(1)
 
 
-def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
+def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor, replay):
     model = tiny_model(processor)
     asked, rows = ["what color is the shape?", "is there a circle?"], torch.ones(2, 1, DIM)
     [said, _] = generate_answers(model, processor, asked, image_embeds=rows)
@@ -360,6 +362,7 @@ def test_the_best_checkpoint_is_loaded_at_the_end(trainer_of, processor):
         metric_for_best_model="eval_icti",
         greater_is_better=True,  # so that a middle or early step is the best: the loss falls
         learning_rate=1e-2,
+        replay=replay,
     )
     trainer.train()
     scores = logged(trainer, "eval_icti")[1:]  # the first is of the start
@@ -461,6 +464,37 @@ def test_pixels_and_replay_go_together(trainer_of, replay):
     trainer = trainer_of(train_dataset=pairs, replay=replay, ttdm_weight=0.0)
     trainer.train()
     assert logged(trainer, "replay")[0] > 0
+
+
+def test_any_collator_of_the_captions_goes_with_replay(trainer_of, processor, replay):
+    collate, losses = VLKDDistillationCollator(processor), []
+    for given in (None, collate, lambda examples: collate(examples)):
+        trainer = trainer_of(tiny_model(processor), replay=replay, data_collator=given)
+        trainer.train()
+        losses.append(logged(trainer, "loss"))
+    assert losses[0] == losses[1] == losses[2]
+
+
+def test_a_collator_of_the_users_sees_what_it_may_read_unless_told_otherwise(trainer_of, processor):
+    collate, seen = VLKDDistillationCollator(processor), set()
+
+    def watch(examples):
+        seen.update(name for example in examples for name in example)
+        return collate(examples)
+
+    pairs = [{**pair, "extra": 1} for pair in tiny_pairs()]
+    for remove_unused_columns in (True, False):
+        seen.clear()
+        trainer = trainer_of(
+            train_dataset=pairs,
+            data_collator=watch,
+            remove_unused_columns=remove_unused_columns,
+            max_steps=1,
+            init_image_to_decoder=False,  # whose batches are made of whole examples
+        )
+        trainer.train()
+        assert {"caption", "image_embeds", "draw"} <= seen
+        assert ("extra" in seen) != remove_unused_columns
 
 
 def test_loader_workers_change_nothing(trainer_of, processor, replay):
@@ -581,17 +615,13 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path):
     one, two = (weights(model) for model in models)
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-6)
+    compared = {"loss", "ttdm", "itcl", "icti", "replay", "eval_retrieval_i2t", "eval_vqa_accuracy"}
+    met: set[str] = set()
     for entry, other in zip(*states):
-        for name in entry.keys() & {
-            "loss",
-            "ttdm",
-            "itcl",
-            "icti",
-            "replay",
-            "eval_retrieval_i2t",
-            "eval_vqa_accuracy",
-        }:
+        for name in entry.keys() & compared:
+            met.add(name)
             assert entry[name] == pytest.approx(other[name], rel=1e-4), name
+    assert met == compared
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.multiprocessing
-from distill_two_processes import main as distil
+from distill_two_processes import main as distill
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
 from transformers import Trainer, TrainingArguments
 
@@ -41,7 +41,7 @@ def finetune(folder: Path, batch_size: int, with_pictures: bool = True, bridge: 
 
 
 RUNS = {
-    "distilled": distil,
+    "distilled": distill,
     "finetuned": finetune,
     "finetuned on texts": partial(finetune, with_pictures=False),
     "finetuned on texts, without a bridge": partial(finetune, with_pictures=False, bridge=False),

@@ -10,6 +10,7 @@ from .captioned_images import load_captioned_images
 from .collators import VLKDDataCollator, VLKDDistillationCollator
 from .distillation_config import DistillationConfig, VLKDDistillationConfig
 from .distillation_trainer import DistillationTrainer
+from .draws import draw_from
 from .feature_cache import prepare_pairs
 from .finetuning import finetuning_examples
 from .initialization import align_text_projection
@@ -39,6 +40,7 @@ __all__ = [
     "VLKDTask",
     "align_text_projection",
     "answer_accuracy",
+    "draw_from",
     "finetuning_examples",
     "image_text_contrastive_loss",
     "load_captioned_images",

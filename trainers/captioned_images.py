@@ -22,6 +22,10 @@ METADATA = {"metadata.csv", "metadata.jsonl", "metadata.parquet"}  # beside pict
 WHOLE_TABLE = "it needs the columns file_name and, say, caption, and quotes around a caption with a comma in it"
 WHOLE_PARQUET = "give whole parquet files"
 IMAGE_COLUMNS = ("image", "img", "jpg", "png", "image_path", "file_name")
+ROWS_OF_A_TRAINED_TOWER = (
+    "`freeze_vision_tower=False` trains the vision tower, but stored image rows (`image_embeds`) do not go "
+    "through it: keep the pictures with `keep_pixels` (examples with `image` or `pixel_values`), or freeze the tower."
+)
 SHARE_HELD_BACK = 0.05
 CAPTION_COLUMNS = ("caption", "captions", "text", "sentence", "sentences", "sentences_raw", "txt")
 

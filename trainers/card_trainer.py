@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult
-from torch import nn
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import unwrap_peft_model
 
@@ -33,7 +32,7 @@ IN_CARD_IF_CHANGED = (
 )
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
-RETRIEVAL = {  # direction -> what a card calls it, and the metric that counts the candidates
+RETRIEVAL = {  # for each direction: its name in a card, and the metric with the number of candidates
     "retrieval_i2t": ("caption of a picture", "retrieval_pairs"),
     "retrieval_t2i": ("picture of a caption", "retrieval_pictures"),
 }
@@ -80,16 +79,6 @@ class CardTrainer(ResumableTrainer):
     @property
     def trained_on(self) -> TrainedOn:
         return self.run_facts.trained_on or super().trained_on
-
-    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """Leave the temperature out: finetuning does not use it, and weight decay would shrink it."""
-        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
-
-    def _issue_warnings_after_load(self, load_result: Any):
-        """Warn of weights that a checkpoint lacks, but not of tied ones, which are saved once, under another name."""
-        tied = set(self.accelerator.unwrap_model(self.model).all_tied_weights_keys)
-        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
-        super()._issue_warnings_after_load(load_result)
 
     def create_model_card(
         self,
@@ -141,13 +130,13 @@ class CardTrainer(ResumableTrainer):
             parameters=count_parameters(model),
             image_rows=count_image_rows(model.config),
             tower_frozen=model.config.freeze_vision_tower,
-            settings=self.shown_settings() | self.run_facts.settings,
+            settings=self.settings_in_card() | self.run_facts.settings,
             losses=last_losses(self.state.log_history),
             results=[*results_of(measured(self.args, self.state), self.run_facts), *self.run_facts.results],
             tags=["generated_from_trainer"],
         )
 
-    def told_settings(self) -> dict[str, Any]:
+    def settings_of_run(self) -> dict[str, Any]:
         """Tell how long and how it was trained: what always matters, and what differs from the defaults."""
         settings = {"steps": self.state.global_step, "epochs": self.state.epoch}
         settings |= {name: getattr(self.args, name) for name in ALWAYS_IN_CARD}
@@ -156,8 +145,9 @@ class CardTrainer(ResumableTrainer):
                 settings[name] = getattr(self.args, name)
         return settings
 
-    def shown_settings(self) -> dict[str, Any]:
-        settings = self.told_settings()
+    def settings_in_card(self) -> dict[str, Any]:
+        """Show the settings as numbers and texts."""
+        settings = self.settings_of_run()
         if self.args.world_size > 1:
             settings["processes"] = self.args.world_size
         return {name: plain(value) for name, value in settings.items() if value is not None}

@@ -19,7 +19,8 @@ class DistillationConfig(TrainingArguments):
         default=None, metadata={"help": "Mixed precision in bfloat16; by default where a CUDA device supports it."}
     )
     ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "Look for parameters without gradient at each step; there are none."}
+        default=False,
+        metadata={"help": "Look for parameters without gradient at each step; needed only if a task leaves some out."},
     )
     projection_learning_rate: float | None = field(
         default=None, metadata={"help": "Peak learning rate of what is new to the student; by default that of all."}

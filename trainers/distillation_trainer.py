@@ -1,4 +1,4 @@
-"""Train a task's student on transformers' Trainer; which losses there are, the task knows alone."""
+"""Train the student of a task with transformers' Trainer. Only the task knows the losses."""
 
 import itertools
 from collections.abc import Iterator
@@ -15,16 +15,17 @@ from transformers.trainer_utils import EvalLoopOutput
 from .distillation_config import DistillationConfig
 from .draws import DrawnExamples
 from .resumable_trainer import ResumableTrainer
-from .task import DistillationTask
+from .task import STUDENT, DistillationTask
 from .whole_checkpoints import CheckpointError
 
 
 TASK_STATE_NAME = "task.safetensors"  # beside the student's weights
-EXAMPLES_AT_START, EXAMPLES_A_PASS = 256, 32  # whatever the batch size and the processes: all runs begin at one place
+# Fixed, so that the start does not depend on the batch size or the number of processes.
+EXAMPLES_AT_START, EXAMPLES_A_PASS = 256, 32
 
 
 class RunningMeans:
-    """Averages named scalars between two logs, on the device; what was not given in a step counts as 0 in it.
+    """Averages named scalars between two logs, on the device. A scalar that is missing in a step counts as 0.
 
     Args:
         names: what is averaged, the same in every process.
@@ -82,22 +83,24 @@ class DistillationTrainer(ResumableTrainer):
     r"""
     Trains the student of a task by the weighted sum of the task's terms.
 
-    `trainer.model` is the student. It is saved as a whole checkpoint, `task.safetensors` beside it with what the task
-    keeps. What is wrapped for several processes, and called in training, is the task. Each term is logged by its name.
+    `trainer.model` is the student. It is saved as a whole checkpoint; the task's own state goes into
+    `task.safetensors` beside it. In training, the task is what is called, and what DistributedDataParallel wraps. Each
+    term is logged by its name.
 
     Args:
         task ([`DistillationTask`]): the student and its losses.
         args ([`DistillationConfig`]): all of transformers', and the learning rate of what is new.
-        weights: of each term by its name; the loss is the sum of the terms times these.
-        train_dataset, eval_dataset: as in [`~transformers.Trainer`]. Examples may bring the randomness of the
-            collator along, see [`draw_from`].
-        data_collator: makes the batches, which become the keyword arguments of the task. It is given whole examples.
+        weights: the weight of each term, by its name. The loss is the weighted sum.
+        train_dataset, eval_dataset: as in [`~transformers.Trainer`]. Wrap a data set in [`draw_from`] to have the
+            collator draw new masks in each epoch.
+        data_collator: makes the batches, which become the keyword arguments of the task. It gets whole examples.
         kwargs: passed on to [`~transformers.Trainer`].
     """
 
     model: Any  # of transformers' Trainer, which does not say
     model_wrapped: Any
-    loss_is_scaled_for_ga = True  # what micro-batches give adds up to the update; Trainer must not divide it again
+    loss_is_scaled_for_ga = True  # the micro-batches already add up to the update: Trainer must not divide again
+    example_columns: tuple[str, ...] | None = None  # what the collator reads of an example; None to leave all to it
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class DistillationTrainer(ResumableTrainer):
     ):
         if args.n_gpu > 1:
             raise ValueError(f"One process sees {args.n_gpu} GPUs; start one per GPU with `accelerate launch`.")
-        refuse_half_precision(task.student)
+        refuse_half_precision(task)
         super().__init__(model=task.student, args=args, train_dataset=train_dataset, **kwargs)
         self.task = task
         self.weights = weights
@@ -181,7 +184,7 @@ class DistillationTrainer(ResumableTrainer):
             self.model = self.callback_handler.model = student
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Give what is new to the student groups of its own, with its own learning rate."""
+        """Put the new parameters of the student into groups of their own, with their own learning rate."""
         if self.optimizer is not None:
             return super().create_optimizer(model)
         optimizer = super().create_optimizer(model)
@@ -193,13 +196,18 @@ class DistillationTrainer(ResumableTrainer):
             optimizer.add_param_group({**group, "params": own, "lr": group["lr"] if rate is None else rate})
         return optimizer
 
-    # ---- data: the collator gets whole examples, for their columns are no arguments of the model ----
+    # ---- data ----
+
+    def _set_signature_columns_if_needed(self):
+        self._signature_columns = list(self.example_columns or ())
 
     def _remove_unused_columns(self, dataset: Any, description: str | None = None) -> Any:
-        return dataset
+        return dataset if self.example_columns is None else super()._remove_unused_columns(dataset, description)
 
     def _get_collator_with_removed_columns(self, data_collator: Any, description: str | None = None) -> Any:
-        return data_collator
+        if self.example_columns is None:
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
 
     # ---- what is reported ----
 
@@ -215,17 +223,17 @@ class DistillationTrainer(ResumableTrainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor | None, dict[str, Tensor] | None, None]:
+    ) -> tuple[Tensor | None, dict[str, Tensor] | None, Tensor | None]:
         """Measure a batch, and keep what all processes measured, each example once.
 
-        The predictions of `predict()` are what was measured.
+        What was measured are also the predictions that `predict()` gives and that `compute_metrics` is called with.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.accelerator.autocast():
             measured = {name: values.contiguous() for name, values in self.task.measure(**inputs).items()}
             loss = self.weighted_sum(self.task.average(measured))
         self.measured.append(self.accelerator.gather_for_metrics(measured))
-        return loss, None if prediction_loss_only else measured, None
+        return (loss, None, None) if prediction_loss_only else (loss, measured, inputs.get("labels"))
 
     def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         self.measured.clear()  # of an evaluation that was interrupted
@@ -235,7 +243,7 @@ class DistillationTrainer(ResumableTrainer):
         return output
 
     def summarize(self) -> dict[str, float]:
-        """Give the loss, the terms and the metrics of all that was measured, and start again."""
+        """Compute the loss, the terms and the metrics of all that was measured, and start again."""
         measured = {name: torch.cat([part[name] for part in self.measured]) for name in self.measured[0]}
         self.measured.clear()
         terms = {name: term.item() for name, term in self.task.average(measured).items()}
@@ -244,6 +252,10 @@ class DistillationTrainer(ResumableTrainer):
     # ---- what the task keeps, beside the student ----
 
     def _write_model(self, folder: str, state_dict: dict | None):
+        if state_dict is not None and any(name.startswith(STUDENT) for name in state_dict):
+            # As DeepSpeed gives it, the state of what is wrapped: the task.
+            of_student = {name: tensor for name, tensor in state_dict.items() if name.startswith(STUDENT)}
+            state_dict = {name.removeprefix(STUDENT): tensor for name, tensor in of_student.items()}
         super()._write_model(folder, state_dict)
         state = self.task.own_state()
         if state and self.args.should_save:

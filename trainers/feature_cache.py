@@ -14,9 +14,8 @@ from transformers import PreTrainedModel
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter, evaluating, pixels_of
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 
-from .captioned_images import ImageCaptionPairs, open_row
+from .captioned_images import ROWS_OF_A_TRAINED_TOWER, ImageCaptionPairs, open_row
 from .text_teacher import TextTeacher
-from .vlkd_task import ROWS_OF_A_TRAINED_TOWER
 
 
 SHARD = 2048  # rows a file; an interrupted computation goes on after the last whole file

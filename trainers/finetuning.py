@@ -10,7 +10,7 @@ from .card_trainer import CardTrainer
 
 
 class FinetuningTrainer(CardTrainer, Seq2SeqTrainer):
-    """transformers' own, but for the model's card, and that a given generation config is filled from the model's."""
+    """`Seq2SeqTrainer` with VLKD's model card. A generation config of the user's is completed from the model's own."""
 
     def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any):
         own = model.generation_config.to_dict()

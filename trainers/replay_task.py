@@ -1,5 +1,6 @@
-"""VLKD with replay: texts that examples bring along, read and written in the forward pass of the pairs."""
+"""VLKD with replay: extra texts in each batch, which go through the same forward pass as the pairs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from .collators import VLKDDistillationCollator, pad_rows
+from .collators import pad_rows
 from .draws import DrawnExamples, mix, uniforms
 from .objectives import text_infilling_loss
 from .replay import ReplayCorpus, ReplayText
+from .text_infilling import TextInfilling
 from .vlkd_task import VLKDTask
 
 
@@ -47,14 +49,17 @@ class ReplayCollator:
     """Adds the texts of the examples to the batch of their captions.
 
     They follow the captions in `input_ids`, `attention_mask` and `labels`, so that one forward pass reads both;
-    `clean_input_ids` and `text_teacher_embeds` are of the captions alone. If a text has a context, its embedding
-    stands in `replay_embeds`, `(texts, dim)`, to be one image row, and `replay_has_context` says so.
+    `clean_input_ids` and `text_teacher_embeds` are of the captions alone. A text's context embedding is in
+    `replay_embeds`, `(texts, dim)`, and is used as its only image row. `replay_has_context` marks the texts that have
+    one.
 
     Args:
-        collate: makes the batch of the captions.
+        collate: makes the batch of the captions; such as [`VLKDDistillationCollator`].
+        infill: masks the texts that come without a source.
     """
 
-    collate: VLKDDistillationCollator
+    collate: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
+    infill: TextInfilling
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = self.collate(examples)
@@ -63,8 +68,9 @@ class ReplayCollator:
             return batch
         counts = [len(example.get("replay", ())) for example in examples]
         places = np.concatenate([np.arange(count) for count in counts])  # within the example that brought the text
-        seeds = mix(np.repeat(self.collate.seeds_of(examples), counts), _REPLAY_MASKS, places)
-        padding = self.collate.processor.tokenizer.pad_token_id
+        draws = np.array([example.get("draw", 0) for example in examples], dtype=np.uint64)
+        seeds = mix(np.repeat(draws, counts), _REPLAY_MASKS, places)
+        padding = self.infill.tokenizer.pad_token_id
         sources = torch.from_numpy(pad_rows(self._sources(texts, seeds), padding))
         targets = torch.from_numpy(pad_rows([text.target for text in texts], padding))
         batch["input_ids"] = stack(batch["input_ids"], sources, padding)
@@ -77,10 +83,8 @@ class ReplayCollator:
         chosen = [place for place, text in enumerate(texts) if text.source is None]
         sources: list[Any] = [text.source for text in texts]
         if chosen:
-            targets = pad_rows(
-                [texts[place].target for place in chosen], self.collate.processor.tokenizer.pad_token_id
-            )
-            for place, masked in zip(chosen, self.collate.infill(targets, seeds[chosen])):
+            targets = pad_rows([texts[place].target for place in chosen], self.infill.tokenizer.pad_token_id)
+            for place, masked in zip(chosen, self.infill(targets, seeds[chosen])):
                 sources[place] = masked
         return sources
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import reduce
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
@@ -56,6 +57,16 @@ class ResumableTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             resume_from_checkpoint = str(checkpoint)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Leave the temperature out: finetuning does not use it, and weight decay would shrink it."""
+        return [name for name in super().get_decay_parameter_names(model) if not name.endswith("logit_scale")]
+
+    def _issue_warnings_after_load(self, load_result: Any):
+        """Warn of weights that a checkpoint lacks, but not of tied ones, which are saved once, under another name."""
+        tied = set(self.accelerator.unwrap_model(self.model).all_tied_weights_keys)
+        load_result.missing_keys[:] = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result)
 
     def _init_training_state(
         self,

@@ -1,11 +1,11 @@
-"""What a distillation is: a student, the terms of its loss, and what they keep from step to step."""
+"""A distillation task: a student, the terms of its loss, and the state that both need between steps."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from accelerate.utils import find_batch_size
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.trainer_pt_utils import find_batch_size
 from transformers.trainer_utils import unwrap_peft_model
 
 
@@ -14,10 +14,11 @@ STUDENT = "student."  # what the names of the student's tensors begin with in th
 
 class DistillationTask(nn.Module):
     r"""
-    A model and its losses, for [`DistillationTrainer`], which knows neither.
+    A model and its losses. [`DistillationTrainer`] trains it without knowing either.
 
-    A subclass needs a `forward`. What it registers beside the student, such as a queue or a projection, moves to the
-    device with it, is trained if it is a parameter, and is saved with checkpoints and found again on resuming.
+    A subclass needs a `forward`. Parameters and buffers that it registers beside the student, such as a projection or
+    a queue, are moved to the device, saved with each checkpoint, and loaded on resuming; parameters are trained. In
+    several processes, buffers are those of the first: gather what goes into a queue (`objectives.gather_rows`).
 
     ```python
     class ToTeacher(DistillationTask):
@@ -47,9 +48,9 @@ class DistillationTask(nn.Module):
     def forward(self, counts: dict[str, Tensor], **batch: Any) -> dict[str, Tensor]:
         """Compute the unweighted terms of the loss, () each.
 
-        A term is the mean over its batch, unless it has an entry in `counts`: then it is the sum divided by that
-        count. The trainer averages means over the micro-batches of an update; counted terms add up to the update's
-        by themselves, and are means over all its tokens, say, however these are spread over micro-batches.
+        A term is a mean over its batch; the trainer averages it over the micro-batches of an update. A term that is
+        named in `counts` is a sum divided by that count; the trainer adds it up. So it is a mean over, say, all tokens
+        of the update, however these are spread over micro-batches.
 
         Args:
             counts: of the whole update, per process, as the method `counts` names them; empty in evaluation, where
@@ -59,7 +60,11 @@ class DistillationTask(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no `forward`; give it the terms of the loss.")
 
     def counts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Count, in a micro-batch, what some terms are means over: () each, by the name of the term."""
+        """Count what the sums of some terms are divided by, for example the tokens of this micro-batch.
+
+        Returns:
+            A scalar for each such term, by its name.
+        """
         return {}
 
     def start(self, batches: Iterator[dict[str, Tensor]]):
@@ -84,7 +89,10 @@ class DistillationTask(nn.Module):
     # ---- evaluation ----
 
     def measure(self, **batch: Any) -> dict[str, Tensor]:
-        """Measure each example of a batch, `(examples, ...)`; by default each gets the terms of its batch."""
+        """Measure each example of a batch, `(examples, ...)`; by default each gets the terms of its batch.
+
+        A task that measures more than its terms needs an `average` of its own.
+        """
         examples = find_batch_size(batch)
         return {name: term.expand(examples) for name, term in self({}, **batch).items()}
 
@@ -99,9 +107,9 @@ class DistillationTask(nn.Module):
     # ---- what is kept beside the student ----
 
     def own_state(self) -> dict[str, Tensor]:
-        """Give all tensors that are not the student's, by name."""
+        """Copy all tensors that are not the student's, by name, to the CPU; tied ones then share no memory."""
         state = self.state_dict()
-        return {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith(STUDENT)}
+        return {name: tensor.to("cpu", copy=True) for name, tensor in state.items() if not name.startswith(STUDENT)}
 
     def load_own_state(self, state: dict[str, Tensor]):
         """Take back what `own_state` gave.
@@ -109,10 +117,9 @@ class DistillationTask(nn.Module):
         Raises:
             ValueError: it is the state of another task.
         """
-        wanted = self.own_state()
-        if state.keys() != wanted.keys():
-            raise ValueError(
-                f"Expected the tensors {', '.join(sorted(wanted)) or 'of no name'}, got "
-                f"{', '.join(sorted(state)) or 'none'}: the checkpoint is of another task."
-            )
+        wanted, found = (
+            {name: tuple(tensor.shape) for name, tensor in each.items()} for each in (self.own_state(), state)
+        )
+        if wanted != found:
+            raise ValueError(f"Expected the tensors {wanted}, got {found}: the checkpoint is of another task.")
         self.load_state_dict(state, strict=False)

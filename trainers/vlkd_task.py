@@ -12,6 +12,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from modeling_vlkd.evaluation.retrieval import content_keys, pair_retrieval
 
+from .captioned_images import ROWS_OF_A_TRAINED_TOWER
 from .initialization import initialize_image_to_decoder, was_distilled
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
 from .task import DistillationTask
@@ -20,10 +21,7 @@ from .task import DistillationTask
 FORWARD_NAMES = {"input_ids", "attention_mask", "pixel_values", "image_embeds"}
 FORWARD_NAMES |= {"clean_input_ids", "clean_attention_mask"}
 BRIDGE = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}  # W_e, W'_e, W_i, temperature
-ROWS_OF_A_TRAINED_TOWER = (
-    "`freeze_vision_tower=False` trains the vision tower, but image rows that are kept (`image_embeds`) pass it by: "
-    "keep the pictures with `keep_pixels` (examples with `image` or `pixel_values`), or freeze the tower."
-)
+NO_TERMS = ("tokens", "image_embeds", "text_embeds", "picture_keys", "caption_keys")  # measured beside the terms
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +73,7 @@ class VLKDTask(DistillationTask):
         if self.with_ttdm:
             terms["ttdm"] = text_text_distance_loss(outputs.text_embeds, self.teacher_embeds(batch))
         terms["itcl"] = image_text_contrastive_loss(
-            outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, gather=True
+            outputs.image_embeds, outputs.text_embeds, outputs.logit_scale, gather=self.training
         )
         terms["icti"] = text_infilling_loss(outputs.logits, batch["labels"], counts.get("icti"))
         return terms
@@ -101,7 +99,7 @@ class VLKDTask(DistillationTask):
             return model.get_image_rows(batch["pixel_values"]).to(model.dtype)
 
     def start(self, batches: Iterator[dict[str, Tensor]]):
-        """Start W_i if the task was told to; if it was told nothing, unless a distillation has trained it already."""
+        """Initialize W_i if `init_image_to_decoder` is true; if it is None, only in a model never distilled before."""
         model, wanted = self.bare_student, self.init_image_to_decoder
         if not model.base_model.image_to_decoder.weight.requires_grad:
             return  # an adapter leaves it alone
@@ -125,18 +123,16 @@ class VLKDTask(DistillationTask):
     def measure(self, **batch: Any) -> dict[str, Tensor]:
         """Measure each pair: its terms, its embeddings, and keys that are equal for equal pictures and captions.
 
-        The means of TTDM over pairs and of ICTI over tokens do not depend on how pairs came in batches and to
-        processes. Only ITCL does, by its nature: the negatives of a pair are the others of its batch on its process.
+        The means of TTDM over pairs and of ICTI over tokens do not depend on the batches. ITCL does: the negatives of
+        a pair are the other pairs of its batch on its process. A term that a subclass adds is given to all pairs of
+        the batch.
         """
         outputs = self.run_student(batch)
         labels, pairs = batch["labels"], len(batch["labels"])
         rows = [slice(pair, pair + 1) for pair in range(pairs)]
-        contrast = image_text_contrastive_loss(outputs.image_embeds, outputs.text_embeds, outputs.logit_scale)
-        measured = {
-            "itcl": contrast.expand(pairs),
-            "icti": torch.stack([text_infilling_loss(outputs.logits[row], labels[row], num_tokens=1) for row in rows]),
-            "tokens": (labels != -100).sum(dim=1).float(),
-        }
+        measured = {name: term.expand(pairs) for name, term in self.terms_of(outputs, batch, {}).items()}
+        icti = [text_infilling_loss(outputs.logits[row], labels[row], num_tokens=1) for row in rows]
+        measured["icti"] = torch.stack(icti)
         if self.with_ttdm:
             teacher = self.teacher_embeds(batch)
             distances = [text_text_distance_loss(outputs.text_embeds[row], teacher[row]) for row in rows]
@@ -146,6 +142,7 @@ class VLKDTask(DistillationTask):
         masks = batch["clean_attention_mask"].bool()
         captions = [ids[mask] for ids, mask in zip(batch["clean_input_ids"], masks)]
         return measured | {
+            "tokens": (labels != -100).sum(dim=1).float(),
             "image_embeds": outputs.image_embeds,
             "text_embeds": outputs.text_embeds,
             "picture_keys": content_keys(pictures).to(labels.device),
@@ -154,9 +151,8 @@ class VLKDTask(DistillationTask):
 
     def average(self, measured: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average over pairs, and ICTI over tokens."""
-        terms = {name: measured[name].float().mean() for name in ("ttdm", "itcl") if name in measured}
+        terms = {name: values.float().mean() for name, values in measured.items() if name not in NO_TERMS}
         return terms | {"icti": measured["icti"].sum() / measured["tokens"].sum()}
 
     def metrics(self, measured: dict[str, Tensor]) -> dict[str, float]:
-        names = ("image_embeds", "text_embeds", "picture_keys", "caption_keys")
-        return pair_retrieval(*(measured[name] for name in names))
+        return pair_retrieval(*(measured[name] for name in NO_TERMS[1:]))

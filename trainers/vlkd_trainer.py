@@ -1,4 +1,4 @@
-"""Distil CLIP into BART in one line: VLKD (arXiv:2203.06386), its data, its card and its evaluation put together."""
+"""Distill CLIP into BART in one line: VLKD (arXiv:2203.06386), its data, its card and its evaluation put together."""
 
 from dataclasses import fields
 from typing import Any
@@ -20,6 +20,7 @@ from .distillation_trainer import DistillationTrainer
 from .draws import draw_from
 from .replay import ReplayCorpus
 from .replay_task import ReplayCollator, ReplayExamples, VLKDReplayTask
+from .text_infilling import TextInfilling
 from .vlkd_task import VLKDTask
 
 
@@ -56,6 +57,11 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
     """
 
     stage = "distilled"
+    example_columns = (
+        *("image", "pixel_values", "image_embeds", "flip"),
+        *("caption", "input_ids", "text_teacher_embeds"),
+        *("draw", "replay"),
+    )
 
     def __init__(
         self,
@@ -80,7 +86,10 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
         else:
             if isinstance(train_dataset, IterableDataset):
                 raise ValueError("Replay needs a data set that is read by place; this one streams.")
-            task_class, collate = VLKDReplayTask, ReplayCollator(collate)
+            task_class, collate = (
+                VLKDReplayTask,
+                ReplayCollator(collate, make_infilling(args, collate, processing_class)),
+            )
             drawn = ReplayExamples(train_dataset, args.seed, replay, args.replay_per_pair)
         # Evaluation draws the same masks each time, and replays nothing.
         if isinstance(eval_dataset, dict):
@@ -113,11 +122,11 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
         """Give the VLKD itself, without DistributedDataParallel or an adapter of peft around it."""
         return self.task.bare_student
 
-    def told_settings(self) -> dict[str, Any]:
+    def settings_of_run(self) -> dict[str, Any]:
         own = [each.name for each in fields(self.args) if each.name not in TrainingArguments.__dataclass_fields__]
         if not has_replay(self.run_facts.provenance):
             own = [name for name in own if not name.startswith("replay_")]
-        return super().told_settings() | {name: getattr(self.args, name) for name in own}
+        return super().settings_of_run() | {name: getattr(self.args, name) for name in own}
 
     # ---- evaluation ----
 
@@ -161,3 +170,14 @@ def make_collator(args: VLKDDistillationConfig, processor: VLKDProcessor | None)
         whole_text_share=args.whole_text_share,
         seed=args.seed,
     )
+
+
+def make_infilling(args: VLKDDistillationConfig, collate: Any, processor: VLKDProcessor | None) -> TextInfilling:
+    """Take the masking of replayed texts from the collator of the captions or, if that is of another kind, `args`.
+
+    Raises:
+        ValueError: it is of another kind, and there is no processor.
+    """
+    if isinstance(collate, VLKDDistillationCollator):
+        return collate.infill
+    return make_collator(args, processor).infill

@@ -102,7 +102,7 @@ def check_whole(checkpoint: Path):
         for shard in sorted(set(read_json(checkpoint / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values())):
             if not (checkpoint / shard).is_file():
                 raise CheckpointError(f"{checkpoint / shard} is missing")
-    weights = [path for path in files if path.suffix == ".safetensors" or path.match("*_model*.bin")]
+    weights = [path for path in files if WEIGHTS.fullmatch(path.name) or path.match("*_model*.bin")]
     if not weights and not any(path.is_dir() for path in checkpoint.iterdir()):  # FSDP and DeepSpeed write folders
         raise CheckpointError(f"{checkpoint} holds no weights")
 

@@ -64,13 +64,13 @@ def main(argv: list[str]) -> int:
     model, processor = load_checkpoint(args.checkpoint, args.device)
     prompts = processor.question_prompts(questions, args.masks)  # refuses an empty question before a picture is read
     refuse_overlong(processor, prompts, "shorten the question or take fewer --masks")
-    adapter = VLKDAdapter(model, processor, num_masks=args.masks, **generation_settings(args))
+    adapter = VLKDAdapter(model, processor, num_masks=args.masks, top_k=args.top_k, **generation_settings(args))
     reader = PictureReader(paths, args.batch_size)
     found: list[dict] = []
     for names, pictures in reader:
         index = [place for place in range(len(names)) for _ in questions]
         asked = questions * len(names)
-        answers = adapter.rank_answers(adapter.look(pictures), asked, index, args.top_k)
+        answers = adapter.rank_answers(adapter.look(pictures), asked, index)
         for place, question, ranked in zip(index, asked, answers):
             said = [{"answer": answer.text, "score": answer.score} for answer in ranked]
             found.append({"image": names[place], "question": question, "answers": said})

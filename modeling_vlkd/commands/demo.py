@@ -1,4 +1,4 @@
-"""`vlkd demo`: distils the miniature CLIP into the miniature BART and measures it."""
+"""`vlkd demo`: distills the miniature CLIP into the miniature BART and measures it."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ examples:
 def build_parser() -> Parser:
     parser = Parser(
         prog="vlkd demo",
-        description="Distils a tiny CLIP into a tiny BART, with the paper's losses and with text replay, and\n"
+        description="Distills a tiny CLIP into a tiny BART, with the paper's losses and with text replay, and\n"
         "asks each the 9,673 test questions of easy-VQA. Minutes on two cores.",
         epilog=EXAMPLES,
     )

@@ -1,4 +1,4 @@
-"""`vlkd distill`: distils a CLIP into a BART with pictures and their captions."""
+"""`vlkd distill`: distills a CLIP into a BART with pictures and their captions."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
         prog="vlkd distill",
         usage="vlkd distill (--vision CLIP --text BART | --checkpoint DIR --teacher CLIP) --dataset PICTURES "
         "[--replay FILE] [--config FILE] [ARGUMENTS]",
-        description="Distils a frozen CLIP into a BART with pictures and their captions (arXiv:2203.06386).",
+        description="Distills a frozen CLIP into a BART with pictures and their captions (arXiv:2203.06386).",
         epilog=EXAMPLE,
     )
     parser.set_defaults(output_dir="vlkd-distilled")

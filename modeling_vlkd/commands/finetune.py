@@ -67,9 +67,8 @@ def main(argv: list[str]) -> int:
             "each picture is looked at once here, before the training: set it to true, or train from Python on "
             "`pixel_values`."
         )
-    training.remove_unused_columns = (
-        False  # the collator needs the columns `question` and `answer`, which the model's `forward` does not have
-    )
+    # The collator needs the columns `question` and `answer`, which are no arguments of the model.
+    training.remove_unused_columns = False
     questions = make_question_set(rows, model, processor)
     eval_questions = make_question_set(eval_rows, model, processor) if eval_rows else None
     interrupt = SaveOnInterrupt()

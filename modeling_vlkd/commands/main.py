@@ -10,8 +10,8 @@ from modeling_vlkd.publishing.errors import first_line
 
 
 SUBCOMMANDS = {
-    "demo": "distil the miniature CLIP into the miniature BART and measure it, in minutes",
-    "distill": "distil a CLIP into a BART with pictures and their captions",
+    "demo": "distill the miniature CLIP into the miniature BART and measure it, in minutes",
+    "distill": "distill a CLIP into a BART with pictures and their captions",
     "finetune": "train a distilled model further on questions about pictures",
     "answer": "answer questions about pictures",
     "caption": "caption pictures",
@@ -27,7 +27,7 @@ HELP = "\n".join(
     [
         "usage: vlkd COMMAND [ARGUMENTS]",
         "",
-        "Give any CLIP a voice: distil it, frozen, into a BART, and ask it about pictures.",
+        "Give any CLIP a voice: distill it, frozen, into a BART, and ask it about pictures.",
         "",
         "commands:",
         *(f"  {name:<{WIDTH}}{text}" for name, text in SUBCOMMANDS.items()),
@@ -68,9 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 def run(name: str, argv: list[str]) -> int:
     """Import a subcommand, which may take seconds, and run it."""
     if name in ("distill", "finetune"):
-        from .early_checks import (
-            refuse_early,
-        )  # here, because it also takes a part of a second, and `--help` does not need it
+        # Imported here, because it takes a part of a second, which `vlkd --help` need not wait for.
+        from .early_checks import refuse_early
 
         refuse_early(name, argv)
     logging.getLogger(KERNELS_LOG).addFilter(is_of_use)

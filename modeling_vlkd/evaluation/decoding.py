@@ -20,7 +20,7 @@ MOST_PICTURES = 200  # enough to tell 3 % of word F1 apart
 
 @dataclass(frozen=True)
 class DecodingTrial:
-    """How well both ways of writing did.
+    """The scores of both ways of decoding.
 
     Args:
         forced, free: mean word F1 of a caption and the nearest of its references, after the known beginning and not.
@@ -33,7 +33,7 @@ class DecodingTrial:
 
     @property
     def force_prefix(self) -> bool:
-        return self.forced >= self.free  # the shorter way where there is no difference
+        return self.forced >= self.free  # if both score the same, force it: that generates fewer tokens
 
     def __str__(self) -> str:
         chosen = "after the known beginning" if self.force_prefix else "by itself"

@@ -33,8 +33,8 @@ class Caption:
 class VisionLanguageModel(Protocol):
     """A model as benchmarks see it.
 
-    Wherever `images` stand, so may what `look` has made of them: then a picture that is asked many questions, or is
-    met in each evaluation of a run, is seen once.
+    Every method also accepts, as `images`, what `look` returned, so that a picture is encoded once for many questions
+    or evaluations.
     """
 
     def look(self, images: Iterable[ImageInput]) -> Any:

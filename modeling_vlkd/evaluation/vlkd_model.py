@@ -28,7 +28,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def pixels_of(pictures: Sequence[ImageInput], model: PreTrainedModel, processor: VLKDProcessor) -> Tensor:
-    """Prepare pictures for the vision tower, where it is: `(pictures, channels, height, width)`."""
+    """Preprocess pictures, on the device and in the dtype of a model: `(pictures, channels, height, width)`."""
     pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
     return pixels.to(model.device, model.dtype)
 
@@ -39,6 +39,7 @@ class VLKDAdapter:
     Args:
         batch_size: pictures, questions or texts at a time.
         num_masks: masks in each prompt; the processor's default where None.
+        top_k: how many different answers `rank_answers` gives; those to choose from are then more, too.
         generate_kwargs: for `generate()`, over what the checkpoint says.
     """
 
@@ -48,12 +49,13 @@ class VLKDAdapter:
         processor: VLKDProcessor,
         batch_size: int = 64,
         num_masks: int | None = None,
+        top_k: int = 1,
         **generate_kwargs: Any,
     ):
         self.model = model
         self.processor = processor
         self.batch_size = batch_size
-        self.generate_kwargs = {"num_masks": num_masks, "batch_size": batch_size, **generate_kwargs}
+        self.generate_kwargs = {"num_masks": num_masks, "batch_size": batch_size, "top_k": top_k, **generate_kwargs}
 
     def look(self, images: Iterable[ImageInput] | Tensor) -> Tensor:
         """Compute the rows V of pictures: `(pictures, rows, dim)`, on the CPU.
@@ -76,14 +78,13 @@ class VLKDAdapter:
         image_index: Sequence[int] | None = None,
     ) -> list[Answer]:
         """Answer questions, each by the best text; see [`VisionLanguageModel`]."""
-        return [best for [best] in self.rank_answers(images, questions, image_index)]
+        return [ranked[0] for ranked in self.rank_answers(images, questions, image_index)]
 
     def rank_answers(
         self,
         images: Iterable[ImageInput] | Tensor | None,
         questions: Sequence[str],
         image_index: Sequence[int] | None = None,
-        top_k: int = 1,
     ) -> list[list[Answer]]:
         """Give each question its `top_k` best answers that differ, best first."""
         rows = None if images is None else self.look(images)
@@ -94,7 +95,6 @@ class VLKDAdapter:
                 questions,
                 image_embeds=rows,
                 image_index=image_index,
-                top_k=top_k,
                 **self.generate_kwargs,
             )
         return [[Answer(each["answer"], each["score"]) for each in answers] for answers in ranked]
@@ -103,7 +103,7 @@ class VLKDAdapter:
         rows = self.look(images)
         with evaluating(self.model):
             ranked = generate_captions(self.model, self.processor, rows, **self.generate_kwargs)
-        return [Caption(best["caption"], best["score"]) for [best] in ranked]
+        return [Caption(captions[0]["caption"], captions[0]["score"]) for captions in ranked]
 
     def embed_images(self, images: Iterable[ImageInput] | Tensor) -> Tensor:
         """Take row 0 of V, which is CLIP's own embedding: `(pictures, dim)`, on the CPU."""

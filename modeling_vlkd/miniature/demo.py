@@ -17,7 +17,7 @@ from modeling_vlkd.publishing.cards import count_parameters, write_card
 
 from .card import demo_card
 from .clip_teacher import embed_images
-from .distilling import WEIGHTS, Teachers, assemble, distil, recorded_recipe
+from .distilling import WEIGHTS, Teachers, assemble, distill, recorded_recipe
 from .from_scratch import make_teachers
 from .report import RUNS, score_table, write_page, write_picture
 from .scoring import Predictions, score_baselines, score_model, score_reading
@@ -96,7 +96,7 @@ def run_demo(
             place = output if first else output / f"{name}-{number}"
             begun = time.perf_counter()
             console.print(f"Distilling, {RUNS[name]}, seed {number}")
-            model, processor = distil(teachers, train, place, replay=name == "replay", seed=number)
+            model, processor = distill(teachers, train, place, replay=name == "replay", seed=number)
             measured, predictions = score_model(model, processor, test, rows)
             scores.append({**measured, "text_before": text_before, "seconds": time.perf_counter() - begun})
             if first:

@@ -107,7 +107,7 @@ def shuffled(count: int, rng: random.Random) -> list[int]:
     return rng.sample(range(count), count)
 
 
-def distil(
+def distill(
     teachers: Teachers, train: Split, output: Path, replay: bool, seed: int, **recipe
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
     """Train once, and save a checkpoint in `output` that `pipeline()` can load."""
