@@ -1,0 +1,90 @@
+"""Captioning of COCO and NoCaps with any model."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from modeling_vlkd.evaluation.caption_files import CaptionReferences
+from modeling_vlkd.evaluation.caption_metrics import score_captions
+from modeling_vlkd.evaluation.caption_tokenizers import PYTHON_TOKENIZER
+from modeling_vlkd.evaluation.captioning import caption_pictures, evaluate_captions
+from modeling_vlkd.evaluation.errors import EvaluationError
+from modeling_vlkd.evaluation.protocol import Caption
+
+
+CAPTIONS = {4: "a dog runs on sand", 2: "two men ride horses", 3: "a red bus stops", 1: "a cat sleeps"}
+REFERENCES = {
+    1: ["a cat sleeps on a bed", "a cat"],
+    2: ["two men ride on horses"],
+    3: ["a red bus stops", "the bus stops"],
+    4: ["a dog runs on sand"],
+}
+
+
+def test_captions_are_scored_by_the_official_metrics():
+    result = evaluate_captions(CAPTIONS, CaptionReferences(REFERENCES, {}), PYTHON_TOKENIZER)
+    scores = score_captions(CAPTIONS, REFERENCES, PYTHON_TOKENIZER)
+    assert (result.overall, result.each, result.tokenizer) == (scores.overall, scores.each, PYTHON_TOKENIZER)
+    assert result.by_domain is None
+
+
+def test_each_domain_of_nocaps_is_scored_by_itself():
+    domains = {1: "in-domain", 2: "out-domain", 3: "in-domain", 4: "out-domain"}
+    result = evaluate_captions(CAPTIONS, CaptionReferences(REFERENCES, {}, domains), PYTHON_TOKENIZER)
+    assert list(result.by_domain) == ["in-domain", "out-domain", "entire"]  # none is near
+    for name, images in {"in-domain": (3, 1), "out-domain": (4, 2), "entire": (4, 2, 3, 1)}.items():
+        alone = score_captions(
+            {image: CAPTIONS[image] for image in images},
+            {image: REFERENCES[image] for image in images},
+            PYTHON_TOKENIZER,
+        )
+        assert result.by_domain[name] == alone.overall
+    assert result.overall == result.by_domain["entire"]
+    assert set(result.each) == set(CAPTIONS)
+
+
+def test_captions_of_other_pictures_are_not_scored():
+    with pytest.raises(EvaluationError, match="The set of captions lacks 1 of the 4 images of the references: 4;"):
+        evaluate_captions({1: "a", 2: "b", 3: "c"}, CaptionReferences(REFERENCES, {}))
+
+
+class ShadeModel:
+    """Says how bright a picture is."""
+
+    def look(self, images):
+        return [image.convert("L").getpixel((0, 0)) for image in images]
+
+    def caption(self, images):
+        return [Caption(f"a picture of shade {shade}", 0.5) for shade in images]
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[Path]:
+    paths = [tmp_path / f"{shade}.png" for shade in (200, 0, 90)]
+    for path in paths:
+        Image.new("RGB", (4, 4), (int(path.stem),) * 3).save(path)
+    return paths
+
+
+def test_any_model_captions_pictures_in_their_order(paths):
+    captions = caption_pictures(ShadeModel(), [paths[0], str(paths[1]), *paths[1:]])
+    assert [caption.text for caption in captions] == [f"a picture of shade {shade}" for shade in (200, 0, 0, 90)]
+    assert caption_pictures(ShadeModel(), []) == []
+
+
+def test_missing_pictures_are_named_before_the_model_begins(paths, tmp_path):
+    with pytest.raises(EvaluationError, match=f"There are no pictures {tmp_path}/b.png, {tmp_path}; mend"):
+        caption_pictures(None, [*paths, tmp_path / "b.png", tmp_path])
+
+
+def test_a_damaged_picture_is_named(paths):
+    paths[1].write_bytes(paths[1].read_bytes()[:40])
+    with pytest.raises(EvaluationError, match=r"0.png cannot be read .* Mend the picture or leave it out\.$"):
+        caption_pictures(ShadeModel(), paths)
+
+
+def test_a_model_gives_each_picture_one_caption(paths, monkeypatch):
+    monkeypatch.setattr(ShadeModel, "caption", lambda self, images: [Caption("a")])
+    with pytest.raises(EvaluationError, match="The model gave 1 captions for 3 pictures"):
+        caption_pictures(ShadeModel(), paths)
