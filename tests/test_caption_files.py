@@ -85,9 +85,9 @@ def test_what_is_written_is_read_again(tmp_path):
     assert read_captions(path) == captions
     assert json.loads(path.read_text())[0] == {"image_id": 42, "caption": 'a "dog"\nruns'}
     assert read_captions(save(path, b"\xef\xbb\xbf" + path.read_bytes())) == captions
-    with pytest.raises(EvaluationError, match=r"Caption 2 for .* has None as 'caption'; make it a text"):
+    with pytest.raises(EvaluationError, match=r"results.json: 'caption' is null in image 2; write a text in quotes"):
         write_captions(path, {1: "a", 2: None})
-    with pytest.raises(EvaluationError, match=r"Caption 1 for .* has '1' as 'image_id'; make it an integer"):
+    with pytest.raises(EvaluationError, match=r"results.json: 'image_id' is \"1\" in entry 1; write a whole number"):
         write_captions(path, {"1": "a"})
     assert os.listdir(tmp_path) == ["results.json"]
     assert read_captions(path) == captions
@@ -95,10 +95,10 @@ def test_what_is_written_is_read_again(tmp_path):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = save(tmp_path / "results.json", "before")
-    with pytest.raises(EvaluationError, match="is a folder; give the name of a JSON file"):
+    with pytest.raises(EvaluationError, match=r"cannot be written \(Is a directory\), .* or give another name"):
         write_captions(tmp_path, {1: "a"})
     with pytest.raises(
-        EvaluationError, match=r"none/a.json cannot be written \(No such file or directory\); make its"
+        EvaluationError, match=r"none/a.json cannot be written \(No such file or directory\), .*; make its folder"
     ):
         write_captions(tmp_path / "none" / "a.json", {1: "a"})
 
@@ -113,71 +113,57 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 DOG = {"image_id": 1, "caption": "a dog"}
+GIVE_RESULTS = 'give predicted captions as [{"image_id": ..., "caption": ...}, ...].'
+GIVE_REFERENCES = 'give captions by people as {"annotations": [{"image_id": ..., "caption": ...}, ...]}.'
+GIVE_PICTURES = 'pictures as {"images": [{"id": ...}, ...]}.'
+QUESTION = {"question_id": 5, "image_id": 1, "question": "what?"}
+ANSWER = {"question_id": 5, "image_id": 1, "question_type": "", "answer_type": "", "answers": []}
+KARPATHY = {"images": [karpathy(1, "train", "a", cocoid=8), karpathy(2, "val", "b", cocoid=9)]}
 BAD_RESULTS = {
-    "VQA by id": (
-        [{"question_id": 5, "answer": "yes"}],
-        "Result 1 of {} answers question 5: these are results of visual",
+    "VQA": ([{"question_id": 5, "answer": "yes"}], "FILE holds predicted answers; " + GIVE_RESULTS),
+    "VQA after captions": ([DOG, {"image_id": 5, "answer": "yes"}], "FILE: 'caption' is missing in image 5;"),
+    "questions": ({"questions": [QUESTION]}, "FILE holds questions; " + GIVE_RESULTS),
+    "annotated answers": ({"annotations": [ANSWER]}, "FILE holds annotations with answers; " + GIVE_RESULTS),
+    "Visual Genome": ([{"id": 1, "qas": []}], "FILE holds questions and answers of Visual Genome; " + GIVE_RESULTS),
+    "annotations": (coco(*TWO), "FILE holds captions by people; " + GIVE_RESULTS),
+    "Karpathy's": (KARPATHY, "FILE holds captions with Karpathy's splits; " + GIVE_RESULTS),
+    "an object": ({"1": "a dog"}, 'FILE holds an object with the key "1"; ' + GIVE_RESULTS),
+    "a number": (7, "FILE holds 7; " + GIVE_RESULTS),
+    "nothing": ([], "FILE holds no predicted captions, only an empty list; " + GIVE_RESULTS),
+    "an empty file": ("\n", "FILE is empty; " + GIVE_RESULTS),
+    "half": ('[{"image_id": 1,\n"caption": "a d', "FILE ends in the middle of its line 2; write or fetch it again."),
+    "half, between": ('[{"image_id": 1,\n', "FILE ends in the middle of its line 1; write or fetch it again."),
+    "a line each": ('{"image_id": 1}\n{"image_id": 2}', "Line 2 of FILE is no JSON (Extra data); " + GIVE_RESULTS),
+    "no JSON": ("[\nNone]", "Line 2 of FILE is no JSON (Expecting value); " + GIVE_RESULTS),
+    "deep": ("[" * 200_000, "FILE is nested too deeply or has too long a number; " + GIVE_RESULTS),
+    "digits": ("[" + "1" * 5000 + "]", "FILE is nested too deeply or has too long a number; " + GIVE_RESULTS),
+    "Latin-1": ('[\n{"caption": "café"}]'.encode("latin-1"), "Line 2 of FILE is not UTF-8 (invalid contin"),
+    "UTF-16": (
+        "[1]".encode("utf-16"),
+        "Line 1 of FILE is not UTF-8 (invalid start byte); save the file again as UTF-8.",
     ),
-    "VQA": (
-        [DOG, {"image_id": 5, "answer": "yes"}],
-        "Result 2 of {} answers question null: these are results of visual",
-    ),
-    "annotations": (coco(*TWO), "{} holds annotations, not results; give a list of "),
-    "an object": ({"1": "a dog"}, '{} holds {{"1": "a dog"}}, not results; give a list of '),
-    "a number": (7, "{} holds 7, not results; give a list of "),
-    "nothing": ([], "{} holds no captions; caption the pictures first."),
-    "an empty file": ("\n", "Line 2 of {} is no JSON (Expecting value, column 1); the file is empty: write it again."),
-    "half": (
-        '[{"image_id": 1,\n"caption": "a d',
-        "Line 2 of {} is no JSON (Unterminated string starting at, column 12)",
-    ),
-    "half, between": (
-        '[{"image_id": 1,\n',
-        "Line 2 of {} is no JSON (Expecting property name enclosed in double quotes",
-    ),
-    "a line each": (
-        '{"image_id": 1}\n{"image_id": 2}',
-        "Line 2 of {} is no JSON (Extra data, column 1); a file holds one",
-    ),
-    "no JSON": (
-        "[\nNone]",
-        "Line 2 of {} is no JSON (Expecting value, column 1); mend this line, or write the file again",
-    ),
-    "deep": ("[" * 200_000, "{} cannot be read as JSON ("),
-    "digits": ("[" + "1" * 5000 + "]", "{} cannot be read as JSON ("),
-    "Latin-1": (
-        '[\n{"caption": "café"}]'.encode("latin-1"),
-        "Line 2 of {} is not UTF-8 (invalid continuation byte); save",
-    ),
-    "UTF-16": ("[1]".encode("utf-16"), "Line 1 of {} is not UTF-8 (invalid start byte); save it again as UTF-8."),
-    "no id": (
-        [DOG, {"caption": "a"}],
-        "Result 2 of {} has no 'image_id' but [\"caption\"]; add it, or give another file.",
-    ),
-    "no caption": ([{"image_id": 8, "text": "a"}], "Result 1 of {} (image 8) has no 'caption' but "),
-    "text as id": ([{"image_id": "8", "caption": "a"}], "Result 1 of {} has \"8\" as 'image_id'; make it an integer."),
-    "true as id": ([{"image_id": True, "caption": "a"}], "Result 1 of {} has true as 'image_id'; make it an integer."),
+    "no id": ([DOG, {"caption": "a"}], "FILE: 'image_id' is missing in entry 2; write it."),
+    "no caption": ([{"image_id": 8, "text": "a"}], "FILE: 'caption' is missing in image 8; write it."),
+    "text as id": ([{"image_id": "8", "caption": "a"}], "FILE: 'image_id' is \"8\" in entry 1; write a whole"),
+    "true as id": ([{"image_id": True, "caption": "a"}], "FILE: 'image_id' is true in entry 1; write a whole number"),
     "list as caption": (
         [{"image_id": 8, "caption": ["a\n"]}],
-        "Result 1 of {} (image 8) has [\"a\\n\"] as 'caption'; make",
+        "FILE: 'caption' is [\"a\\n\"] in image 8; write a text",
     ),
-    "null as caption": (
-        [{"image_id": 8, "caption": None}],
-        "Result 1 of {} (image 8) has null as 'caption'; make it a text",
-    ),
-    "a text": (["a dog"], "Result 1 of {} is not an object but \"a dog\"; it needs 'image_id'."),
-    "twice": ([DOG, DOG, DOG | {"image_id": 2}], "{} has images 1 more than once; keep one of each."),
+    "null as caption": ([{"image_id": 8, "caption": None}], "FILE: 'caption' is null in image 8; write a text"),
+    "a text": (["a dog"], 'FILE: there is no object {"...": ...} in entry 1; write'),
+    "twice": ([DOG, DOG, DOG | {"image_id": 2}], "FILE: there is more than one entry for image 1; keep one of each."),
     "empty": (
         [{"image_id": image, "caption": " \n"} for image in range(10, 17)],
-        "{} has empty captions of images 10, 11, 12, 13, 14 and 2 more; caption these again.",
+        "FILE: 'caption' is empty in images 10, 11, 12, 13, 14 and 2 more; caption",
     ),
     "long": (
         [DOG, {"image_id": 2, "caption": "a" * 1001}],
-        "{} has captions of more than 1,000 characters, of images 2;",
+        "FILE: there are captions of more than 1,000 characters for image 2; write",
     ),
     "half a character": (
         '[{"image_id": 3, "caption": "\\ud83d"}]',
-        "{} has captions with half a character, of images 3;",
+        "FILE: there are captions with half a character for image 3; write",
     ),
 }
 
@@ -188,88 +174,105 @@ def test_bad_results_are_named(name, tmp_path):
     path = save(tmp_path / "results.json", content)
     with pytest.raises(EvaluationError) as caught:
         read_captions(path)
-    assert str(caught.value).startswith(message.format(path))
+    assert str(caught.value).startswith(message.replace("FILE", str(path)))
     assert "\n" not in str(caught.value)
 
 
-KARPATHY = {"images": [karpathy(1, "train", "a", cocoid=8), karpathy(2, "val", "b", cocoid=9)]}
+SPLITS = {"split of COCO": "val", "unknown split": "dev", "id of another type": "val"}
 BAD_REFERENCES = {
-    "results": ([DOG], None, "{} holds a list, as results do; give annotations, with images and captions."),
-    "questions": ({"questions": []}, None, "{} holds questions, of visual question answering; give annotations"),
-    "no images": (
-        {"annotations": []},
-        None,
-        "{} has no 'images' but [\"annotations\"]; add it, or give another file.",
+    "results": ([DOG], "FILE holds predicted captions; " + GIVE_REFERENCES),
+    "answers": ({"annotations": [ANSWER]}, "FILE holds annotations with answers; " + GIVE_REFERENCES),
+    "questions": ({"questions": [QUESTION]}, "FILE holds questions; " + GIVE_REFERENCES),
+    "no questions": ({"questions": []}, 'FILE holds an object with the key "questions"; ' + GIVE_REFERENCES),
+    "no images": ({"annotations": []}, "FILE holds captions without a list of their pictures; add " + GIVE_PICTURES),
+    "images of a test set": (
+        {"images": [{"id": 1}]},
+        'FILE holds an object with the key "images"; ' + GIVE_REFERENCES,
     ),
-    "images of a test set": ({"images": [{"id": 1}]}, None, "{} has no 'annotations' but [\"images\"]; add it"),
-    "a number": (7, None, "{} is not an object but 7; it needs 'images'."),
-    "none": ({"images": [], "annotations": []}, None, "{} has no images; give annotations of captions."),
-    "an object of images": ({"images": {"1": {}}}, None, "{} has {{\"1\": {{}}}} as 'images'; make it a list."),
-    "an image without id": ({"images": [{}], "annotations": []}, None, "Image 1 of {} has no 'id' but []; add it"),
-    "two of one id": (coco(*TWO, images=(1, 2, 2)), None, "{} has images 2 more than once; keep one of each."),
+    "a number": (7, "FILE holds 7; " + GIVE_REFERENCES),
+    "none": (
+        {"images": [], "annotations": []},
+        '"images" of FILE holds no pictures, only an empty list; give ' + GIVE_PICTURES,
+    ),
+    "an object of images": (
+        {"images": {"1": {}}, "annotations": []},
+        "FILE holds captions without a list of their pictures; add " + GIVE_PICTURES,
+    ),
+    "an image without id": (
+        {"images": [{}], "annotations": []},
+        "\"images\" of FILE: 'id' is missing in entry 1; write it.",
+    ),
+    "two of one id": (
+        coco(*TWO, images=(1, 2, 2)),
+        '"images" of FILE: there is more than one entry for image 2; keep',
+    ),
     "boxes": (
         {"images": [{"id": 1}], "annotations": [{"image_id": 1, "bbox": [0, 0, 1, 1]}]},
-        None,
-        'Annotation 1 of {} has no \'caption\' but ["image_id", "bbox"]; add it, or give another file.',
+        "\"annotations\" of FILE: 'caption' is missing in entry 1; write it.",
+    ),
+    "annotation as text": (
+        coco(*TWO) | {"annotations": ["a dog"]},
+        '"annotations" of FILE: there is no object {"...": ...} in entry 1; write',
     ),
     "unlisted": (
         coco(*TWO, (6, "a"), (6, "b")),
-        None,
-        "{} has captions of images 6 but does not list these; add them",
+        'FILE: there are captions, but no entry in "images", for image 6; add one of each.',
     ),
     "uncaptioned": (
         coco(*TWO, images=range(1, 10)),
-        None,
-        "{} has no caption of images 3, 4, 5, 6, 7 and 2 more; leave",
+        "FILE: there is no caption of images 3, 4, 5, 6, 7 and 2 more; leave",
     ),
-    "blank": (coco((1, "a"), (2, " "), (2, "")), None, "{} has no caption of images 2; leave these images out."),
+    "blank": (coco((1, "a"), (2, " "), (2, "")), "FILE: there is no caption of image 2; leave these images out."),
     "long": (
         coco((1, "a" * 1001), (2, "b")),
-        None,
-        "{} has captions of more than 1,000 characters, of images 1; write",
+        "FILE: there are captions of more than 1,000 characters for image 1; write",
     ),
-    "file name": (coco(*TWO, file_name=3), None, "Image 1 of {} has 3 as 'file_name'; make it a text."),
+    "file name": (coco(*TWO, file_name=3), "\"images\" of FILE: 'file_name' is 3 in images 1, 2; write a text"),
     "domain": (
         coco(*TWO, domain="indoor"),
-        None,
-        '{} has "indoor" as a domain, of images 1, 2; make it one of in-domain',
+        '"images" of FILE: \'domain\' is "indoor" in images 1, 2; make it one of in-domain, near',
     ),
-    "split of COCO": (
-        coco(*TWO),
-        "val",
-        "{} has no splits, so no 'val'; leave the split out, or give Karpathy's file.",
+    "split of COCO": (coco(*TWO), "FILE has no splits, so no 'val'; leave the split out, or give Karpathy's file."),
+    "unknown split": (KARPATHY, "FILE has no split 'dev'; choose one of train, val."),
+    "no split": (KARPATHY, "FILE has several splits; choose one of train, val."),
+    "split of another type": (
+        {"images": [*KARPATHY["images"], KARPATHY["images"][0] | {"split": 1}]},
+        "\"images\" of FILE: 'split' is 1 in entry 3; write a text",
     ),
-    "unknown split": (KARPATHY, "dev", "{} has no split 'dev'; choose one of train, val."),
-    "no split": (KARPATHY, None, "{} has several splits; choose one of train, val."),
-    "no sentence": (
-        {"images": [karpathy(1, "val", cocoid=8)]},
-        "val",
-        "{} has no caption of images 8; leave these images out.",
+    "id of another type": (
+        {"images": [karpathy(1, "train", "a"), karpathy("2", "val", "b")]},
+        '"images" of FILE: \'imgid\' is "2" in entry 2; write a whole',
     ),
+    "two of one id in a split": (
+        {"images": [karpathy(image, "val", "a", cocoid=8) for image in (1, 2)]},
+        '"images" of FILE: there is more than one entry for image 8; keep',
+    ),
+    "no sentence": ({"images": [karpathy(1, "val", cocoid=8)]}, "FILE: there is no caption of image 8; leave"),
     "sentences as texts": (
         {"images": [karpathy(1, "val") | {"sentences": ["a"]}]},
-        "val",
-        "A sentence of image 1 of {} is not an object but \"a\"; it needs 'raw'.",
+        '"images" of FILE: \'sentences\' holds something else than texts in image 1; write [{"raw": "a dog"}, ...].',
     ),
 }
 
 
 @pytest.mark.parametrize("name", BAD_REFERENCES)
 def test_bad_references_are_named(name, tmp_path):
-    content, split, message = BAD_REFERENCES[name]
+    content, message = BAD_REFERENCES[name]
     path = save(tmp_path / "references.json", content)
     with pytest.raises(EvaluationError) as caught:
-        read_references(path, split)
-    assert str(caught.value).startswith(message.format(path))
+        read_references(path, SPLITS.get(name))
+    assert str(caught.value).startswith(message.replace("FILE", str(path)))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("read", [read_captions, read_references])
-def test_no_file_and_a_folder_are_named(read, tmp_path):
-    with pytest.raises(EvaluationError, match="is a folder; give a JSON file"):
+@pytest.mark.parametrize(("read", "remedy"), [(read_captions, GIVE_RESULTS), (read_references, GIVE_REFERENCES)])
+def test_no_file_and_a_folder_are_named(read, remedy, tmp_path):
+    with pytest.raises(EvaluationError) as caught:
         read(tmp_path)
-    with pytest.raises(EvaluationError, match=r"none.json does not exist; give a JSON file"):
-        read(tmp_path / "none.json")
+    assert str(caught.value) == f"{tmp_path} is a folder; {remedy}"
+    with pytest.raises(EvaluationError) as caught:
+        read(str(tmp_path / "none.json"))
+    assert str(caught.value) == f"{tmp_path}/none.json does not exist; {remedy}"
 
 
 REFERENCES = CaptionReferences({image: ["a"] for image in range(1, 9)}, {}, source="val.json")
@@ -280,12 +283,11 @@ REFERENCES = CaptionReferences({image: ["a"] for image in range(1, 9)}, {}, sour
     [
         (
             [20, 21],
-            "results.json and val.json have no image in common (20, 21; 1, 2, 3, 4, 5 and 3 more): these are "
-            "annotations of another split; give those of the captioned pictures.",
+            "results.json (with image 20, for one) and val.json (with image 1) have no image in common; give files",
         ),
-        ([], "results.json and val.json have no image in common (; 1, 2, 3, 4, 5 and 3 more)"),
-        ([1, 20], "results.json captions images 20, unknown to val.json; leave them out, or give the annotations of"),
-        ([8, 2], "results.json lacks 6 of the 8 images of val.json: 1, 3, 4, 5, 6 and 1 more; caption these too."),
+        ([], "results.json (with no image, for one) and val.json (with image 1) have no image in common; give files"),
+        ([1, 20], "results.json: there is no entry in val.json for image 20; take these out, or give the annotations"),
+        ([8, 2], "val.json: there is no caption in results.json for images 1, 3, 4, 5, 6 and 1 more; caption these"),
     ],
 )
 def test_captions_and_references_are_of_the_same_pictures(images, message):

@@ -45,7 +45,9 @@ def test_each_domain_of_nocaps_is_scored_by_itself():
 
 
 def test_captions_of_other_pictures_are_not_scored():
-    with pytest.raises(EvaluationError, match="The set of captions lacks 1 of the 4 images of the references: 4;"):
+    with pytest.raises(
+        EvaluationError, match="the references: there is no caption in the set of captions for image 4;"
+    ):
         evaluate_captions({1: "a", 2: "b", 3: "c"}, CaptionReferences(REFERENCES, {}))
 
 
@@ -76,6 +78,8 @@ def test_any_model_captions_pictures_in_their_order(paths):
 def test_missing_pictures_are_named_before_the_model_begins(paths, tmp_path):
     with pytest.raises(EvaluationError, match=f"There are no pictures {tmp_path}/b.png, {tmp_path}; mend"):
         caption_pictures(None, [*paths, tmp_path / "b.png", tmp_path])
+    with pytest.raises(EvaluationError, match=f"There is no picture {tmp_path}/b.png; mend"):
+        caption_pictures(None, [tmp_path / "b.png", *paths])
 
 
 def test_a_damaged_picture_is_named(paths):

@@ -87,7 +87,10 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(type(path), "write_text", full)
     with pytest.raises(EvaluationError) as caught:
         write_results(path, {5: "red"})
-    assert str(caught.value) == f"{path} cannot be written (No space left on device); nothing was changed."
+    assert str(caught.value) == (
+        f"{path} cannot be written (No space left on device), and nothing was changed; make its folder or room in it, "
+        "or give another name."
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
     assert path.read_bytes() == b"before"
 
@@ -116,6 +119,11 @@ BAD = {
     "questions as annotations": (ANNOTATIONS, {"questions": [QUESTION]}, "FILE holds questions; " + GIVE[ANNOTATIONS]),
     "results as annotations": (ANNOTATIONS, [RESULT], "FILE holds predicted answers; " + GIVE[ANNOTATIONS]),
     "genome as results": (RESULTS, GENOME, "FILE holds questions and answers of Visual Genome; " + GIVE[RESULTS]),
+    "captions of Karpathy": (
+        ANNOTATIONS,
+        {"images": [{"imgid": 0, "split": "val", "filename": "0.jpg", "sentences": [{"raw": "a red bus"}]}]},
+        "FILE holds captions with Karpathy's splits; " + GIVE[ANNOTATIONS],
+    ),
     "another object": (RESULTS, {"model": 1, "a\nb": 2}, 'FILE holds an object with the keys "model", "a\\nb"; '),
     "another list": (QUESTIONS, [1, 2], "FILE holds a list of other entries; " + GIVE[QUESTIONS]),
     "number": (RESULTS, "5", "FILE holds 5; " + GIVE[RESULTS]),

@@ -5,15 +5,27 @@ with the domain of each picture, and Karpathy's `dataset_coco.json` and `dataset
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import EvaluationError
-from .id_lists import name_ids
-from .json_files import KINDS, read_json_file, shown, take, write_json_file
+from .json_entries import (
+    ANNOTATED_CAPTIONS,
+    KARPATHY_CAPTIONS,
+    PREDICTED_CAPTIONS,
+    Kind,
+    check_field,
+    has_text,
+    index_entries,
+    index_rows,
+    number_objects,
+    refuse,
+    refuse_other_split,
+    take_entries,
+)
+from .json_files import read_json_file, show_json, write_json_file
 
 
 LONGEST_CAPTION = 1000  # characters; nobody writes one so long, a model that repeats itself does
@@ -22,6 +34,8 @@ FAULTS: dict[str, Callable[[str], Any]] = {
     f"of more than {LONGEST_CAPTION:,} characters": lambda text: len(text) > LONGEST_CAPTION,
     "with half a character": HALF.search,
 }
+ENTRIES, IMAGES = ("entry", "entries"), ("image", "images")  # nouns of messages: by number in the file, by id
+PICTURES = Kind("pictures", "images", {"id": int})  # stands beside the captions by people
 DOMAINS = ("in-domain", "near-domain", "out-domain")  # of NoCaps: what COCO's 80 classes say of a picture
 
 
@@ -53,81 +67,78 @@ def read_references(path: str | Path, split: str | None = None) -> CaptionRefere
     Raises:
         EvaluationError: the file cannot be read, is not of captions, or has no such split; with the ids at fault.
     """
-    content = read_json_file(path)
-    if isinstance(content, list):
-        raise EvaluationError(f"{path} holds a list, as results do; give annotations, with images and captions.")
-    if isinstance(content, dict) and "questions" in content:
-        raise EvaluationError(f"{path} holds questions, of visual question answering; give annotations of captions.")
-    images = take(content, "images", list, str(path))
-    if not images:
-        raise EvaluationError(f"{path} has no images; give annotations of captions.")
-    if any(isinstance(image, dict) and "sentences" in image for image in images):
+    path = Path(path)
+    content = read_json_file(path, f"give {ANNOTATED_CAPTIONS}")
+    images = PICTURES.entries(content)
+    if images is not None and any(isinstance(image, dict) and "sentences" in image for image in images):
         references = karpathy_references(images, split, path)
-    elif split is not None:
-        raise EvaluationError(f"{path} has no splits, so no {split!r}; leave the split out, or give Karpathy's file.")
     else:
-        references = coco_references(images, take(content, "annotations", list, str(path)), path)
+        annotations = take_entries(content, path, ANNOTATED_CAPTIONS)
+        if images is None:
+            raise EvaluationError(f"{path} holds captions without a list of their pictures; add {PICTURES}.")
+        if split is not None:
+            raise EvaluationError(
+                f"{path} has no splits, so no {split!r}; leave the split out, or give Karpathy's file."
+            )
+        references = coco_references(images, annotations, path)
     refuse_unusable(references.captions, path)
     blank = [image for image, texts in references.captions.items() if not any(text.strip() for text in texts)]
-    if blank:
-        raise EvaluationError(f"{path} has no caption of images {name_ids(blank)}; leave these images out.")
+    refuse(blank, path, "there is no caption of", "leave these images out", *IMAGES)
     return references
 
 
-def coco_references(images: Sequence[Any], annotations: Sequence[Any], path: str | Path) -> CaptionReferences:
+def coco_references(images: Sequence[Any], annotations: Sequence[Any], path: Path) -> CaptionReferences:
     """Put annotations of COCO or NoCaps together by image."""
-    wheres = [f"Image {number} of {path}" for number in range(1, len(images) + 1)]
-    ids = [take(image, "id", int, where) for image, where in zip(images, wheres)]
-    refuse_duplicates(ids, path)
-    captions: dict[int, list[str]] = {image: [] for image in ids}
-    unknown = []
-    for number, annotation in enumerate(annotations, 1):
-        where = f"Annotation {number} of {path}"
-        image = take(annotation, "image_id", int, where)
-        text = take(annotation, "caption", str, where)
-        if image in captions:
-            captions[image].append(text)
-        else:
-            unknown.append(image)
-    if unknown:
-        raise EvaluationError(
-            f"{path} has captions of images {name_ids(dict.fromkeys(unknown))} but does not list these; add them."
-        )
-    named = [(id, image, where) for id, image, where in zip(ids, images, wheres) if "file_name" in image]
-    file_names = {id: take(image, "file_name", str, where) for id, image, where in named}
-    return CaptionReferences(captions, file_names, nocaps_domains(dict(zip(ids, images)), path), str(path))
+    where = f'"images" of {path}'
+    pictures = index_entries(images, where, PICTURES, "id", *IMAGES)
+    captions: dict[int, list[str]] = {image: [] for image in pictures}
+    rows = number_objects(annotations, f'"annotations" of {path}')
+    for field, wanted in ANNOTATED_CAPTIONS.fields.items():
+        check_field(rows, field, wanted, f'"annotations" of {path}', *ENTRIES)
+    unknown = dict.fromkeys(row["image_id"] for row in rows.values() if row["image_id"] not in captions)
+    refuse(unknown, path, 'there are captions, but no entry in "images", for', "add one of each", *IMAGES)
+    for row in rows.values():
+        captions[row["image_id"]].append(row["caption"])
+    named = {image: row for image, row in pictures.items() if "file_name" in row}
+    check_field(named, "file_name", str, where, *IMAGES)
+    file_names = {image: row["file_name"] for image, row in named.items()}
+    return CaptionReferences(captions, file_names, nocaps_domains(pictures, where), str(path))
 
 
-def nocaps_domains(images: Mapping[int, dict[str, Any]], path: str | Path) -> dict[int, str] | None:
+def nocaps_domains(pictures: Mapping[int, dict[str, Any]], where: str) -> dict[int, str] | None:
     """Take the domain of each picture, if any has one."""
-    if not any("domain" in image for image in images.values()):
+    if not any("domain" in row for row in pictures.values()):
         return None
-    domains = {id: image.get("domain") for id, image in images.items()}
-    if wrong := [id for id, domain in domains.items() if domain not in DOMAINS]:
-        raise EvaluationError(
-            f"{path} has {shown(domains[wrong[0]])} as a domain, of images {name_ids(wrong)}; make it one of "
-            f"{', '.join(DOMAINS)}."
-        )
-    return {id: str(domain) for id, domain in domains.items()}
+    domains = {image: row.get("domain") for image, row in pictures.items()}
+    wrong = [image for image, domain in domains.items() if domain not in DOMAINS]
+    shown = show_json(domains[wrong[0]]) if wrong else ""
+    refuse(wrong, where, f"'domain' is {shown} in", f"make it one of {', '.join(DOMAINS)}", *IMAGES)
+    return {image: str(domain) for image, domain in domains.items()}
 
 
-def karpathy_references(images: Sequence[Any], split: str | None, path: str | Path) -> CaptionReferences:
+def karpathy_references(images: Sequence[Any], split: str | None, path: Path) -> CaptionReferences:
     """Take one split of a file by Karpathy (arXiv:1412.2306)."""
-    wheres = [f"Image {number} of {path}" for number in range(1, len(images) + 1)]
-    splits = [take(image, "split", str, where) for image, where in zip(images, wheres)]
-    known = ", ".join(sorted(set(splits)))
-    if split is None and len(set(splits)) > 1:
-        raise EvaluationError(f"{path} has several splits; choose one of {known}.")
+    where = f'"images" of {path}'
+    numbered = number_objects(images, where)
+    check_field(numbered, "split", str, where, *ENTRIES)
+    splits = sorted({row["split"] for row in numbered.values()})
+    if split is None and len(splits) > 1:
+        raise EvaluationError(f"{path} has several splits; choose one of {', '.join(splits)}.")
     if split is not None and split not in splits:
-        raise EvaluationError(f"{path} has no split {split!r}; choose one of {known}.")
-    chosen = [(image, where) for image, own, where in zip(images, splits, wheres) if split in (None, own)]
-    ids = [take(image, "cocoid" if "cocoid" in image else "imgid", int, where) for image, where in chosen]
-    refuse_duplicates(ids, path)
-    captions, file_names = {}, {}
-    for id, (image, where) in zip(ids, chosen):
-        sentences = take(image, "sentences", list, where)
-        captions[id] = [take(sentence, "raw", str, f"A sentence of image {id} of {path}") for sentence in sentences]
-        file_names[id] = take(image, "filename", str, where)
+        raise EvaluationError(f"{path} has no split {split!r}; choose one of {', '.join(splits)}.")
+    chosen = {number: row for number, row in numbered.items() if split in (None, row["split"])}
+    id_fields = {number: "cocoid" if "cocoid" in row else "imgid" for number, row in chosen.items()}
+    for field in ("cocoid", "imgid"):
+        check_field(
+            {number: row for number, row in chosen.items() if id_fields[number] == field}, field, int, where, *ENTRIES
+        )
+    with_ids = {number: row | {"id": row[id_fields[number]]} for number, row in chosen.items()}
+    rows = index_rows(with_ids, where, KARPATHY_CAPTIONS, "id", *IMAGES)
+    wrong = [image for image, row in rows.items() if not all(has_text(each, "raw") for each in row["sentences"])]
+    remedy = 'write [{"raw": "a dog"}, ...]'
+    refuse(wrong, where, "'sentences' holds something else than texts in", remedy, *IMAGES)
+    captions = {image: [each["raw"] for each in row["sentences"]] for image, row in rows.items()}
+    file_names = {image: row["filename"] for image, row in rows.items()}
     return CaptionReferences(captions, file_names, source=str(path))
 
 
@@ -138,27 +149,14 @@ def read_captions(path: str | Path) -> dict[int, str]:
         EvaluationError: the file cannot be read, is not of captions, or has two captions of a picture, empty ones or
             such of more than 1,000 characters; with the ids at fault.
     """
-    content = read_json_file(path)
-    if not isinstance(content, list):
-        kind = "annotations" if isinstance(content, dict) and "images" in content else shown(content)
-        raise EvaluationError(f'{path} holds {kind}, not results; give a list of {{"image_id": 1, "caption": "..."}}.')
-    if not content:
-        raise EvaluationError(f"{path} holds no captions; caption the pictures first.")
-    ids, texts = [], []
-    for number, result in enumerate(content, 1):
-        where = f"Result {number} of {path}"
-        if isinstance(result, dict) and {"question_id", "answer"} & set(result):
-            raise EvaluationError(
-                f"{where} answers question {shown(result.get('question_id'))}: these are results of visual question "
-                "answering; give those of captioning."
-            )
-        ids.append(take(result, "image_id", int, where))
-        texts.append(take(result, "caption", str, f"{where} (image {ids[-1]})"))
-    refuse_duplicates(ids, path)
-    captions = dict(zip(ids, texts))
-    if empty := [id for id, text in captions.items() if not text.strip()]:
-        raise EvaluationError(f"{path} has empty captions of images {name_ids(empty)}; caption these again.")
-    refuse_unusable({id: [text] for id, text in captions.items()}, path)
+    path = Path(path)
+    content = read_json_file(path, f"give {PREDICTED_CAPTIONS}")
+    entries = take_entries(content, path, PREDICTED_CAPTIONS)
+    rows = index_entries(entries, path, PREDICTED_CAPTIONS, "image_id", *IMAGES)
+    captions = {image: row["caption"] for image, row in rows.items()}
+    empty = [image for image, text in captions.items() if not text.strip()]
+    refuse(empty, path, "'caption' is empty in", "caption these again", *IMAGES)
+    refuse_unusable({image: [text] for image, text in captions.items()}, path)
     return captions
 
 
@@ -170,17 +168,13 @@ def write_captions(path: str | Path, captions: Mapping[int, str]):
     Raises:
         EvaluationError: an id is no integer or a caption no text, or the file cannot be written.
     """
+    path = Path(path)
     results = [{"image_id": image, "caption": text} for image, text in captions.items()]
-    for number, result in enumerate(results, 1):
-        for name, kind in (("image_id", int), ("caption", str)):
-            if type(result[name]) is not kind:
-                raise EvaluationError(
-                    f"Caption {number} for {path} has {result[name]!r:.60} as {name!r}; make it {KINDS[kind]}."
-                )
+    index_rows(number_objects(results, path), path, PREDICTED_CAPTIONS, "image_id", *IMAGES)
     write_json_file(path, results)
 
 
-def check_together(captions: Mapping[int, str], references: CaptionReferences, source: str = "The set of captions"):
+def check_together(captions: Mapping[int, str], references: CaptionReferences, source: str = "the set of captions"):
     """Stop at captions that are not of the pictures of the references, one for each.
 
     Args:
@@ -189,34 +183,17 @@ def check_together(captions: Mapping[int, str], references: CaptionReferences, s
     Raises:
         EvaluationError: with the ids of pictures that one has and the other lacks.
     """
+    known = references.source
+    refuse_other_split(captions, source, references.captions, known, "image")
     unknown = [image for image in captions if image not in references.captions]
+    remedy = "take these out, or give the annotations of their split"
+    refuse(unknown, source, f"there is no entry in {known} for", remedy, *IMAGES)
     missing = [image for image in references.captions if image not in captions]
-    if len(unknown) == len(captions):
-        raise EvaluationError(
-            f"{source} and {references.source} have no image in common ({name_ids(unknown)}; {name_ids(missing)}): "
-            "these are annotations of another split; give those of the captioned pictures."
-        )
-    if unknown:
-        raise EvaluationError(
-            f"{source} captions images {name_ids(unknown)}, unknown to {references.source}; leave them out, or give "
-            "the annotations of their split."
-        )
-    if missing:
-        raise EvaluationError(
-            f"{source} lacks {len(missing)} of the {len(references.captions)} images of {references.source}: "
-            f"{name_ids(missing)}; caption these too."
-        )
+    refuse(missing, known, f"there is no caption in {source} for", "caption these too", *IMAGES)
 
 
-def refuse_duplicates(ids: Sequence[int], path: str | Path):
-    """Stop at ids that stand twice."""
-    twice = [id for id, times in Counter(ids).items() if times > 1]
-    if twice:
-        raise EvaluationError(f"{path} has images {name_ids(twice)} more than once; keep one of each.")
-
-
-def refuse_unusable(captions: Mapping[int, Sequence[str]], path: str | Path):
+def refuse_unusable(captions: Mapping[int, Sequence[str]], path: Path):
     """Stop at captions that are too long, or that no file can hold."""
     for fault, is_wrong in FAULTS.items():
-        if wrong := [id for id, texts in captions.items() if any(map(is_wrong, texts))]:
-            raise EvaluationError(f"{path} has captions {fault}, of images {name_ids(wrong)}; write them again.")
+        wrong = [image for image, texts in captions.items() if any(map(is_wrong, texts))]
+        refuse(wrong, path, f"there are captions {fault} for", "write them again", *IMAGES)

@@ -11,7 +11,7 @@ from modeling_vlkd.processing_vlkd import open_image
 from .caption_files import DOMAINS, CaptionReferences, check_together
 from .caption_metrics import score_groups
 from .errors import EvaluationError
-from .id_lists import name_ids
+from .json_files import name_ids
 from .protocol import Caption, VisionLanguageModel
 
 
@@ -69,7 +69,9 @@ def caption_pictures(model: VisionLanguageModel, paths: Sequence[str | Path]) ->
         EvaluationError: files are missing, which is found out before the model begins, or one is no picture.
     """
     if missing := [str(path) for path in paths if not Path(path).is_file()]:
-        raise EvaluationError(f"There are no pictures {name_ids(missing)}; mend the folder or the names.")
+        raise EvaluationError(
+            f"There {name_ids(missing, 'is no picture', 'are no pictures')}; mend the folder or the names."
+        )
 
     def pictures() -> Iterator[Image.Image]:
         for path in paths:

@@ -1,13 +1,11 @@
-"""Name ids in a message, few enough to be read."""
+"""Name ids in a message without a noun, few enough to be read."""
 
-from collections.abc import Collection
-from itertools import islice
+from collections.abc import Iterable
+from typing import Any
+
+from . import json_files
 
 
-MOST_NAMED = 5
-
-
-def name_ids(ids: Collection[object]) -> str:
+def name_ids(ids: Iterable[Any]) -> str:
     """List ids, at most five of them, and how many more there are: "3, 5, 8, 13, 21 and 2 more"."""
-    named = ", ".join(str(each) for each in islice(ids, MOST_NAMED))
-    return named if len(ids) <= MOST_NAMED else f"{named} and {len(ids) - MOST_NAMED} more"
+    return json_files.name_ids(ids, "", "").lstrip()

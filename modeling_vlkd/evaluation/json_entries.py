@@ -43,6 +43,43 @@ class Kind:
         return isinstance(first, dict) and self.fields.keys() <= first.keys()
 
 
+QUESTIONS = Kind("questions", "questions", {"question_id": int, "image_id": int, "question": str})
+ANNOTATED_ANSWERS = Kind(
+    "annotations with answers",
+    "annotations",
+    {"question_id": int, "image_id": int, "question_type": str, "answer_type": str, "answers": list},
+)
+PREDICTED_ANSWERS = Kind("predicted answers", None, {"question_id": int, "answer": str})
+VISUAL_GENOME = Kind("questions and answers of Visual Genome", None, {"id": int, "qas": list})
+PREDICTED_CAPTIONS = Kind("predicted captions", None, {"image_id": int, "caption": str})
+ANNOTATED_CAPTIONS = Kind("captions by people", "annotations", {"image_id": int, "caption": str})
+KARPATHY_CAPTIONS = Kind(
+    "captions with Karpathy's splits", "images", {"split": str, "filename": str, "sentences": list}
+)
+KNOWN_KINDS = (
+    QUESTIONS,
+    ANNOTATED_ANSWERS,
+    PREDICTED_ANSWERS,
+    VISUAL_GENOME,
+    PREDICTED_CAPTIONS,
+    ANNOTATED_CAPTIONS,
+    KARPATHY_CAPTIONS,
+)
+
+
+def take_entries(content: Any, path: Path, kind: Kind) -> list[Any]:
+    """Take the list of entries out of what a file holds, unchecked; stop if it is a file of another kind.
+
+    Raises:
+        EvaluationError: with the kind that the file is of, if it is a known one.
+    """
+    entries = kind.entries(content)
+    known = next((each for each in (kind, *KNOWN_KINDS) if each.fits(content)), None)
+    if entries is None or known not in (kind, None):
+        raise EvaluationError(f"{path} holds {known.name if known else describe(content)}; give {kind}.")
+    return entries
+
+
 def describe(content: Any) -> str:
     """Say what a file holds that is of no known kind."""
     if isinstance(content, dict) and content:
@@ -62,7 +99,28 @@ def refuse(
         raise EvaluationError(f"{where}: {fault} {name_ids(ids, one, several)}; {remedy}.")
 
 
-def number_objects(entries: Sequence[Any], path: Path) -> dict[int, dict[str, Any]]:
+def refuse_other_split(
+    ours: Mapping[int, Any],
+    our_name: str | Path,
+    annotations: Mapping[int, Any],
+    annotations_name: str | Path,
+    one: str = "question",
+):
+    """Stop if two files have no id in common."""
+    if not ours.keys() & annotations.keys():
+        first, second = (name_ids(list(ids)[:1], one) if ids else f"no {one}" for ids in (ours, annotations))
+        raise EvaluationError(
+            f"{our_name} (with {first}, for one) and {annotations_name} (with {second}) have no {one} in common; "
+            "give files of the same split."
+        )
+
+
+def has_text(entry: Any, field: str) -> bool:
+    """Tell whether an entry is an object with a text in this field."""
+    return isinstance(entry, dict) and isinstance(entry.get(field), str)
+
+
+def number_objects(entries: Sequence[Any], path: str | Path) -> dict[int, dict[str, Any]]:
     """Give entries by their numbers, from 1; stop at those that are no objects."""
     wrong = [place for place, entry in enumerate(entries, 1) if not isinstance(entry, dict)]
     refuse(wrong, path, 'there is no object {"...": ...} in', "write one or take it out", "entry", "entries")
@@ -73,7 +131,7 @@ def check_field(
     rows: Mapping[int, dict[str, Any]],
     field: str,
     wanted: type,
-    path: Path,
+    path: str | Path,
     one: str = "question",
     several: str = "questions",
 ):
@@ -85,18 +143,36 @@ def check_field(
     refuse(wrong, path, f"'{field}' is {shown} in", f"write {TYPE_NAMES[wanted]}", one, several)
 
 
-def index_entries(entries: Sequence[Any], path: Path, kind: Kind) -> dict[int, dict[str, Any]]:
-    """Give entries by their `question_id`; stop at what is missing, of another type, or there twice.
+def index_entries(
+    entries: Sequence[Any],
+    path: str | Path,
+    kind: Kind,
+    id_field: str = "question_id",
+    one: str = "question",
+    several: str = "questions",
+) -> dict[int, dict[str, Any]]:
+    """Give entries by their ids; stop at what is missing, of another type, or there twice.
+
+    Args:
+        path: the file, or a place in it: '"images" of val.json'.
+        id_field: where the ids stand, which are those of `several`.
 
     Raises:
-        EvaluationError: with the ids of the questions, or the numbers of entries that have none.
+        EvaluationError: with the ids at fault, or the numbers of entries that have none.
     """
     if not entries:
         raise EvaluationError(f"{path} holds no {kind.name}, only an empty list; give {kind}.")
-    check_field(number_objects(entries, path), "question_id", int, path, "entry", "entries")
-    repeated = [number for number, count in Counter(entry["question_id"] for entry in entries).items() if count > 1]
-    refuse(repeated, path, "there is more than one entry for", "keep one of each")
-    rows = {entry["question_id"]: entry for entry in entries}
+    return index_rows(number_objects(entries, path), path, kind, id_field, one, several)
+
+
+def index_rows(
+    numbered: Mapping[int, dict[str, Any]], path: str | Path, kind: Kind, id_field: str, one: str, several: str
+) -> dict[int, dict[str, Any]]:
+    """Give objects by their ids as [`index_entries`] does, with their numbers in the file for its messages."""
+    check_field(numbered, id_field, int, path, "entry", "entries")
+    repeated = [id for id, count in Counter(row[id_field] for row in numbered.values()).items() if count > 1]
+    refuse(repeated, path, "there is more than one entry for", "keep one of each", one, several)
+    rows = {row[id_field]: row for row in numbered.values()}
     for field, wanted in kind.fields.items():
-        check_field(rows, field, wanted, path)
+        check_field(rows, field, wanted, path, one, several)
     return rows

@@ -84,4 +84,7 @@ def write_json_file(path: Path, value: Any):
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise EvaluationError(f"{path} cannot be written ({error.strerror}); nothing was changed.") from error
+        raise EvaluationError(
+            f"{path} cannot be written ({error.strerror}), and nothing was changed; make its folder or room in it, or "
+            "give another name."
+        ) from error

@@ -9,9 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import EvaluationError
-from .json_entries import Kind, check_field, describe, index_entries, number_objects, refuse
-from .json_files import name_ids, read_json_file, write_json_file
+from .json_entries import (
+    ANNOTATED_ANSWERS,
+    PREDICTED_ANSWERS,
+    QUESTIONS,
+    VISUAL_GENOME,
+    Kind,
+    check_field,
+    has_text,
+    index_entries,
+    number_objects,
+    refuse,
+    refuse_other_split,
+    take_entries,
+)
+from .json_files import read_json_file, write_json_file
 
 
 MOST_CHARACTERS = 1000  # of a predicted answer; what is longer comes from a model that does not stop
@@ -43,24 +55,6 @@ class VQAAnnotation:
     answers: Sequence[str]
 
 
-QUESTIONS = Kind("questions", "questions", {"question_id": int, "image_id": int, "question": str})
-ANNOTATIONS = Kind(
-    "annotations with answers",
-    "annotations",
-    {"question_id": int, "image_id": int, "question_type": str, "answer_type": str, "answers": list},
-)
-RESULTS = Kind("predicted answers", None, {"question_id": int, "answer": str})
-VISUAL_GENOME = Kind("questions and answers of Visual Genome", None, {"id": int, "qas": list})
-KNOWN_KINDS = (
-    QUESTIONS,
-    ANNOTATIONS,
-    RESULTS,
-    VISUAL_GENOME,
-    Kind("predicted captions", None, {"image_id": int, "caption": str}),
-    Kind("captions by people", "annotations", {"image_id": int, "caption": str}),
-)
-
-
 def read_questions(path: str | Path) -> dict[int, VQAQuestion]:
     """Read a file of questions, `{"questions": [{"question_id", "image_id", "question"}]}`, by their ids.
 
@@ -80,10 +74,10 @@ def read_annotations(path: str | Path) -> dict[int, VQAAnnotation]:
         EvaluationError: as for [`read_questions`], or a question has no answers.
     """
     path = Path(path)
-    rows = read_rows(path, ANNOTATIONS)
+    rows = read_rows(path, ANNOTATED_ANSWERS)
     without = [number for number, row in rows.items() if not row["answers"]]
     refuse(without, path, "'answers' is empty in", "give annotations with answers")
-    wrong = [number for number, row in rows.items() if not all(map(is_answer, row["answers"]))]
+    wrong = [number for number, row in rows.items() if not all(has_text(each, "answer") for each in row["answers"])]
     refuse(wrong, path, "'answers' holds something else than texts in", 'write [{"answer": "red"}, ...]')
     return {number: make_annotation(row) for number, row in rows.items()}
 
@@ -93,10 +87,6 @@ def make_annotation(row: dict[str, Any]) -> VQAAnnotation:
     return VQAAnnotation(row["question_id"], row["image_id"], row["question_type"], row["answer_type"], answers)
 
 
-def is_answer(entry: Any) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("answer"), str)
-
-
 def read_results(path: str | Path) -> dict[int, str]:
     """Read predicted answers, `[{"question_id", "answer"}]`, by the ids of their questions.
 
@@ -104,7 +94,7 @@ def read_results(path: str | Path) -> dict[int, str]:
         EvaluationError: as for [`read_questions`], or an answer has more than 1,000 characters.
     """
     path = Path(path)
-    return take_answers(read_rows(path, RESULTS), path)
+    return take_answers(read_rows(path, PREDICTED_ANSWERS), path)
 
 
 def write_results(path: str | Path, answers: Mapping[int, str]):
@@ -115,7 +105,7 @@ def write_results(path: str | Path, answers: Mapping[int, str]):
     """
     path = Path(path)
     entries = [{"question_id": number, "answer": answer} for number, answer in answers.items()]
-    checked = take_answers(index_entries(entries, path, RESULTS), path)
+    checked = take_answers(index_entries(entries, path, PREDICTED_ANSWERS), path)
     write_json_file(path, [{"question_id": number, "answer": checked[number]} for number in sorted(checked)])
 
 
@@ -129,13 +119,11 @@ def take_answers(rows: Mapping[int, dict[str, Any]], path: Path) -> dict[int, st
 def read_rows(path: Path, kind: Kind) -> dict[int, dict[str, Any]]:
     """Read the entries of a file of one kind, checked, by the ids of their questions."""
     content = read_json_file(path, f"give {kind}")
-    entries = kind.entries(content)
-    known = next((each for each in (kind, *KNOWN_KINDS) if each.fits(content)), None)
-    if known is VISUAL_GENOME and kind is not RESULTS:
+    if VISUAL_GENOME.fits(content) and kind is not PREDICTED_ANSWERS:
         entries = flatten_visual_genome(content, path)
-    elif entries is None or known not in (kind, None):
-        raise EvaluationError(f"{path} holds {known.name if known else describe(content)}; give {kind}.")
-    if kind is ANNOTATIONS:
+    else:
+        entries = take_entries(content, path, kind)
+    if kind is ANNOTATED_ANSWERS:
         entries = [list_answers(entry) for entry in entries]
     return index_entries(entries, path, kind)
 
@@ -188,15 +176,3 @@ def check_together(
     refuse(missing, annotations_name, f"there is no entry in {questions_name} for", "give all questions of the split")
     moved = [number for number, known in annotations.items() if known.image_id != questions[number].image_id]
     refuse(moved, annotations_name, f"other pictures stand in {questions_name} for", "give files of one release")
-
-
-def refuse_other_split(
-    ours: Mapping[int, Any], our_name: str | Path, annotations: Mapping[int, Any], annotations_name: str | Path
-):
-    """Stop if two files have no question in common."""
-    if not ours.keys() & annotations.keys():
-        first, second = (name_ids(list(ids)[:1]) if ids else "no question" for ids in (ours, annotations))
-        raise EvaluationError(
-            f"{our_name} (with {first}, for one) and {annotations_name} (with {second}) have no question in common; "
-            "give files of the same split."
-        )
