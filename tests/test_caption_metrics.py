@@ -158,10 +158,10 @@ def test_java_that_fails_is_no_score(monkeypatch, tmp_path):
     ("captions", "references", "message"),
     [
         ({}, {}, "There are no captions to score."),
-        ({1: "a", 2: "b"}, {1: ["a"]}, "There are no references of images 2;"),
-        ({1: "a", 2: "b"}, {1: ["a"], 2: []}, "There are no references of images 2;"),
+        ({1: "a", 2: "b"}, {1: ["a"]}, "There are no references of image 2;"),
+        ({1: "a", 2: "b"}, {1: ["a"], 2: []}, "There are no references of image 2;"),
         ({1: "a"}, {1: ["a"], 2: ["b"], 3: ["c"]}, "There are no captions of images 2, 3;"),
-        ({1: "a", 2: "b"}, {1: ["a"], 2: ["...", "!"]}, "There are no words in the references of images 2;"),
+        ({1: "a", 2: "b"}, {1: ["a"], 2: ["...", "!"]}, "There are no words in the references of image 2;"),
     ],
 )
 def test_images_have_to_be_the_same(captions, references, message):

@@ -41,6 +41,23 @@ def blocks(language: str, page: str) -> list[str]:
     return found
 
 
+def write_predictions(folder: Path):
+    """Leave files for `vlkd evaluate`: answers, captions, and what people said."""
+    said = {1: "a red circle", 2: "a blue box"}
+    person = {"image_id": 1, "question_type": "what color", "answer_type": "other"}
+    contents = {
+        "answers": [{"question_id": 1, "answer": "red"}],
+        "annotations": {"annotations": [{"question_id": 1, **person, "answers": [{"answer": "red"}] * 10}]},
+        "captions": [{"image_id": image, "caption": text} for image, text in said.items()],
+        "references": {
+            "images": [{"id": image} for image in said],
+            "annotations": [{"image_id": image, "caption": text} for image, text in said.items()],
+        },
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+
+
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory) -> Path:
     """The folder where the README's reader stands after the demo, with `vlkd-demo` and pictures with captions."""
@@ -58,6 +75,7 @@ def tour(tmp_path_factory) -> Path:
         picture.save(folder / "my-pictures" / f"{number}.png")
         lines.append(f"{number}.png,{train.scenes[number].captions()[0]}")
     (folder / "my-pictures" / "metadata.csv").write_text("\n".join(lines))
+    write_predictions(folder)
     for name in re.findall(r" (\S+)\.pt\b", "".join(PAGES.values())):  # one tiny archive for each of OpenAI's files
         kind = "resnet" if name.startswith("RN") else "vit"
         save_openai_archive(kind, folder / f"{name}.pt", vocab_size=49_408)  # as CLIP's tokenizer has

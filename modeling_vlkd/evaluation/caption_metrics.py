@@ -9,7 +9,7 @@ from typing import Any
 
 from .caption_tokenizers import JAVA_TOKENIZER, PYTHON_TOKENIZER, choose_tokenizer, tokenize_texts
 from .errors import EvaluationError
-from .id_lists import name_ids
+from .json_files import name_ids
 
 
 ALL = "all"
@@ -74,9 +74,11 @@ def refuse_unequal(captions: Mapping[int, str], references: Mapping[int, Sequenc
     if not captions:
         raise EvaluationError("There are no captions to score.")
     if missing := [image for image in captions if not references.get(image)]:
-        raise EvaluationError(f"There are no references of images {name_ids(missing)}; leave out their captions.")
+        raise EvaluationError(
+            f"There are no references of {name_ids(missing, 'image', 'images')}; leave out their captions."
+        )
     if missing := [image for image in references if image not in captions]:
-        raise EvaluationError(f"There are no captions of images {name_ids(missing)}; caption these too.")
+        raise EvaluationError(f"There are no captions of {name_ids(missing, 'image', 'images')}; caption these too.")
 
 
 def tokenize_all(
@@ -87,7 +89,9 @@ def tokenize_all(
     words = iter(tokenize_texts([text for group in texts for text in group], tokenizer))
     groups = {image: list(islice(words, len(group))) for image, group in zip(captions, texts)}
     if wordless := [image for image, group in groups.items() if not any(group[1:])]:  # CIDEr could not count in these
-        raise EvaluationError(f"There are no words in the references of images {name_ids(wordless)}; leave them out.")
+        raise EvaluationError(
+            f"There are no words in the references of {name_ids(wordless, 'image', 'images')}; leave them out."
+        )
     return {image: group[:1] for image, group in groups.items()}, {image: group[1:] for image, group in groups.items()}
 
 
