@@ -1,5 +1,6 @@
 """Weights from disk and back: saving, loading, assembling from a CLIP and a BART, offloading, resizing."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,23 @@ def test_saved_and_loaded_model_is_the_same(make_model, inputs, tmp_path, model_
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
     assert torch.equal(first_output(loaded, inputs), first_output(model, inputs))
+
+
+def test_the_format_of_checkpoints_stays(tiny_checkpoint: Path):
+    """Folders that were saved before have these tensors, settings and classes; others would no longer load."""
+    parts = {name.removeprefix("model.").split(".")[0] for name in load_file(tiny_checkpoint / "model.safetensors")}
+    bridge = {"text_projection", "text_to_decoder", "image_to_decoder", "logit_scale"}
+    assert parts == {"vision_tower", "language_model", "final_logits_bias"} | bridge
+    config = json.loads((tiny_checkpoint / "config.json").read_text())
+    assert config["model_type"] == "vlkd"
+    own = {"projection_dim", "text_pooling", "freeze_vision_tower", "bridge_text_only", "logit_scale_init_value"}
+    assert own | {"vision_config", "text_config"} <= set(config)
+    assert config["auto_map"]["AutoModelForImageTextToText"] == "modeling_vlkd.VLKDForConditionalGeneration"
+    assert config["auto_map"]["AutoProcessor"] == "processing_vlkd.VLKDProcessor"
+    generation = json.loads((tiny_checkpoint / "generation_config.json").read_text())
+    assert {"force_prefix", "mask_token_id"} <= set(generation)
+    processor = json.loads((tiny_checkpoint / "processor_config.json").read_text())
+    assert {"num_caption_masks", "num_question_masks"} <= set(processor)
 
 
 def test_tied_weights_are_saved_once_and_stay_tied(make_model, tmp_path):

@@ -37,7 +37,11 @@ def parse_replay_line(line: str) -> tuple[str | None, str | None, str]:
     fields = [field.strip() for field in line.rstrip("\r\n").split("\t")]
     if len(fields) > 3:
         raise ValueError(f"Expected at most three fields (context, source, target) between tabs, got {len(fields)}")
-    context, source, target = [None] * (3 - len(fields)) + fields if len(fields) != 2 else [fields[0], None, fields[1]]
+    target, context, source = fields[-1], None, None
+    if len(fields) > 1:
+        context = fields[0]
+    if len(fields) > 2:
+        source = fields[1]
     if not target:
         raise ValueError("The text to replay is empty")
     if source == "":
