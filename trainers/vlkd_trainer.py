@@ -86,10 +86,8 @@ class VLKDDistillationTrainer(CardTrainer, DistillationTrainer):
         else:
             if isinstance(train_dataset, IterableDataset):
                 raise ValueError("Replay needs a data set that is read by place; this one streams.")
-            task_class, collate = (
-                VLKDReplayTask,
-                ReplayCollator(collate, make_infilling(args, collate, processing_class)),
-            )
+            task_class = VLKDReplayTask
+            collate = ReplayCollator(collate, make_infilling(args, collate, processing_class))
             drawn = ReplayExamples(train_dataset, args.seed, replay, args.replay_per_pair)
         # Evaluation draws the same masks each time, and replays nothing.
         if isinstance(eval_dataset, dict):
