@@ -50,7 +50,7 @@ def write_predictions(folder: Path):
         "annotations": {"annotations": [{"question_id": 1, **person, "answers": [{"answer": "red"}] * 10}]},
         "captions": [{"image_id": image, "caption": text} for image, text in said.items()],
         "references": {
-            "images": [{"id": image} for image in said],
+            "images": [{"id": image, "file_name": f"{image}.png"} for image in said],
             "annotations": [{"image_id": image, "caption": text} for image, text in said.items()],
         },
     }

@@ -174,7 +174,7 @@ def write_captions(path: str | Path, captions: Mapping[int, str]):
     write_json_file(path, results)
 
 
-def check_together(captions: Mapping[int, str], references: CaptionReferences, source: str = "the set of captions"):
+def check_together(captions: Mapping[int, str], references: CaptionReferences, source: str):
     """Stop at captions that are not of the pictures of the references, one for each.
 
     Args:

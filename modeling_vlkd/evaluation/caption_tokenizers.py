@@ -1,7 +1,7 @@
 """Cut captions into words as COCO's evaluation does, by its own Java program or, without Java, nearly so.
 
-On 1,000 captions and 5,005 references of COCO both give the same words but for ten references; CIDEr is .5998 by the
-one and .5997 by the other, and BLEU is equal.
+On the 1,000 captions of the official example (github.com/tylin/coco-caption) both give the same words but for ten of
+5,005 references: `vlkd evaluate` prints an equal BLEU, and CIDEr .600 by either.
 """
 
 import shutil

@@ -35,7 +35,10 @@ class CaptioningResult:
 
 
 def evaluate_captions(
-    captions: Mapping[int, str], references: CaptionReferences, tokenizer: str | None = None
+    captions: Mapping[int, str],
+    references: CaptionReferences,
+    tokenizer: str | None = None,
+    source: str = "the set of captions",
 ) -> CaptioningResult:
     """Score captions by the official metrics, and those of NoCaps by domain too.
 
@@ -45,11 +48,12 @@ def evaluate_captions(
     Args:
         captions: one for each image of the references, by image id.
         tokenizer: as that of [`score_captions`].
+        source: what messages call the captions: their file.
 
     Raises:
         EvaluationError: captions and references are not of the same images, or what scores them is missing.
     """
-    check_together(captions, references)
+    check_together(captions, references, source)
     groups = {ENTIRE: list(captions)}
     if references.domains is not None:
         members = {name: [image for image in captions if references.domains[image] == name] for name in DOMAINS}

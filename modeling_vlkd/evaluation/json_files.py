@@ -70,8 +70,11 @@ def is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
     return error.msg.startswith("Unterminated string") or error.pos >= len(text.rstrip())
 
 
-def write_json_file(path: Path, value: Any):
+def write_json_file(path: Path, value: Any, indent: int | None = None):
     """Write a file completely or, if that fails, not at all: then what stood there before stays.
+
+    Args:
+        indent: of a file that people read; by default all is on one line.
 
     Raises:
         EvaluationError: it cannot be written there.
@@ -79,7 +82,7 @@ def write_json_file(path: Path, value: Any):
     partial = path.with_name(path.name + ".partial")
     try:
         try:
-            partial.write_text(json.dumps(value), encoding="utf-8")
+            partial.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

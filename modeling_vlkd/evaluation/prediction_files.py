@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from . import caption_files, vqa_files
+from . import vqa_files
+from .caption_files import read_captions, read_references
 from .captioning import evaluate_captions
 from .report import Report, bootstrap_interval
 from .vqa_accuracy import score_answers
@@ -40,23 +41,20 @@ def score_caption_files(
     predictions: str | Path,
     annotations: str | Path,
     split: str | None = None,
-    tokenizer: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Score predicted captions, `[{"image_id", "caption"}]`, by COCO's metrics; those of NoCaps by domain, too.
 
     Args:
         split: of annotations that hold several, as Karpathy's do.
-        tokenizer: as that of [`score_captions`]: Java's where there is Java.
         seed: of the bootstrap.
 
     Raises:
         EvaluationError: a file cannot be read, or they do not belong together; with the ids at fault.
     """
-    captions = caption_files.read_captions(predictions)
-    references = caption_files.read_references(annotations, split)
-    caption_files.check_together(captions, references, str(predictions))
-    result = evaluate_captions(captions, references, tokenizer)
+    captions = read_captions(predictions)
+    references = read_references(annotations, split)
+    result = evaluate_captions(captions, references, source=str(predictions))
     groups = {} if result.by_domain is None else {"by_domain": result.by_domain}
     intervals = {name: bootstrap_interval([each[name] for each in result.each.values()], seed) for name in MEANS}
     return Report("captioning", len(captions), result.overall, groups, intervals, {"tokenizer": result.tokenizer})

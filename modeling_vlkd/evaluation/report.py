@@ -1,6 +1,5 @@
 """What an evaluation found: figures as JSON and as a table, with all that it takes to get them again."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from modeling_vlkd import __version__
 
-from .errors import EvaluationError
+from .json_files import write_json_file
 
 
 RESAMPLES, LEVEL = 1000, 0.95  # of the bootstrap
@@ -59,14 +58,7 @@ class Report:
         Raises:
             EvaluationError: it cannot be written there; what stood there before stays.
         """
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise EvaluationError(f"{path} cannot be written ({error.strerror}); name another file.") from error
+        write_json_file(Path(path), self.as_dict(), indent=2)
 
     def table(self) -> Table:
         """Draw all figures, a row each; the groups follow the whole."""
