@@ -115,6 +115,8 @@ def refuse_misplaced(parser: Parser, args: argparse.Namespace):
     for name in given & set().union(*FLAGS.values()) - FLAGS[args.task]:
         tasks = [task for task, flags in FLAGS.items() if name in flags]
         parser.error(f"{flag(name)} is for {' and '.join(tasks)}, not for {args.task}")
+    if args.checkpoint is not None and (missing := [name for name in TASKS[args.task].needs if name not in given]):
+        parser.error(f"--task {args.task} needs {' and '.join(map(flag, missing))}")
     if args.predictions is not None:
         if args.task not in SCORE:
             parser.error(f"--predictions are scored for {' and '.join(SCORE)}; give --checkpoint for {args.task}")

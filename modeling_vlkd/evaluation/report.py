@@ -110,17 +110,18 @@ class Report:
 
 
 def compare(reports: Mapping[str, Report]) -> Table:
-    """Draw the figures of several models on one data set, a row each, with the interval of those that have one."""
+    """Draw the figures of several models on one data set, a row each, and of a single figure its interval."""
     first = next(iter(reports.values()))
     table = Table(f"{first.task}, {first.examples:,} examples")
     for name in first.figures:
         table.add_column(name, justify="right")
+    alone = len(first.figures) == 1
+    if alone:
+        table.add_column("95 % of bootstrap samples", justify="right")
     for model, report in reports.items():
-        cells = []
-        for name, value in report.figures.items():
-            interval = report.intervals.get(name)
-            spread = "" if interval is None else f" ({report.show(interval[0])} to {report.show(interval[1])})"
-            cells.append(report.show(value) + spread)
+        cells = [report.show(value) for value in report.figures.values()]
+        if alone:
+            cells += [f"{report.show(low)} to {report.show(high)}" for low, high in report.intervals.values()]
         table.add_row(model, *cells)
     return table
 
