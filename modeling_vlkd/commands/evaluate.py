@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
 from rich.console import Console
 
 from modeling_vlkd.evaluation.prediction_files import score_answer_files, score_caption_files
 from modeling_vlkd.evaluation.report import Report
+from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import CONTROLS
 
 from .card_arguments import command_line
@@ -137,7 +137,7 @@ def flag(name: str) -> str:
 
 
 def show(report: Report):
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     Console(soft_wrap=True).print(report.table())
     if tokenizer := report.facts.get("tokenizer"):

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from modeling_vlkd.evaluation import vqa_benchmark
 from modeling_vlkd.evaluation.benchmark import Benchmark
 from modeling_vlkd.evaluation.caption_files import read_references, write_captions
 from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
 from modeling_vlkd.evaluation.picture_files import find_picture_files
 from modeling_vlkd.evaluation.protocol import VisionLanguageModel
+from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 from modeling_vlkd.evaluation.vqa_files import write_results
@@ -56,7 +55,7 @@ def read_captioning(args: argparse.Namespace) -> Benchmark:
 
 
 def load_vision_language_model(name: str, args: argparse.Namespace) -> VisionLanguageModel:
-    device = args.device or PartialState().device
+    device = args.device or processes().device
     model, processor = load_checkpoint(name, device, args.dtype or "auto")
     beams = {} if args.beams is None else {"num_beams": args.beams}
     return VLKDAdapter(model.eval(), processor, args.batch_size or 32, num_masks=args.masks, **beams)
