@@ -91,7 +91,7 @@ def peer_of(config: Any, name: str, trust_remote_code: bool) -> Peer:
     A type that transformers does not know is a chat model about pictures if it comes with code that says so.
     """
     kind = kind_of(config)
-    if not is_known(kind) and CHAT.model_class in (config.get("auto_map") or {} if isinstance(config, dict) else {}):
+    if not is_known(kind) and isinstance(config, dict) and CHAT.model_class in (config.get("auto_map") or {}):
         if not trust_remote_code:
             raise EvaluationError(
                 f"{name} holds a model of type {kind!r}, whose code comes with it; if you trust that, let it run by "

@@ -69,9 +69,8 @@ class WritingAdapter(PeerAdapter):
         caption_prompt: asks for a caption; "" where pictures alone do; None for a model that was not made for it.
         question_prompt: asks a question, with `{question}` where that stands; None likewise.
         max_new_tokens: of an answer or a caption; 10 and 30 by default.
-        num_beams: 1 is greedy, and the default.
-        generate_kwargs: more for `generate()`, over what the checkpoint says. Nothing is drawn by default, so that a
-            figure can be had again.
+        generate_kwargs: more for `generate()`, such as `num_beams`, over what the checkpoint says. Nothing is drawn by
+            default, so that a figure can be had again.
 
     Raises:
         EvaluationError: the question prompt has no place for the question.
@@ -89,7 +88,6 @@ class WritingAdapter(PeerAdapter):
         caption_prompt: str | None = None,
         question_prompt: str | None = None,
         max_new_tokens: int | None = None,
-        num_beams: int = 1,
         **generate_kwargs: Any,
     ):
         super().__init__(model, processor, name, batch_size)
@@ -102,7 +100,7 @@ class WritingAdapter(PeerAdapter):
             question_prompt,
             max_new_tokens,
         )
-        self.generate_kwargs = {"num_beams": num_beams, "do_sample": False, **generate_kwargs}
+        self.generate_kwargs = {"do_sample": False, **generate_kwargs}
         known = {"caption pictures": caption_prompt, "answer questions": question_prompt}
         self.abilities = " and ".join(ability for ability, prompt in known.items() if prompt is not None)
         if self.padding_side is not None:

@@ -104,7 +104,9 @@ CHAT = Peer(
 
 def is_known(model_type: Any) -> bool:
     """Tell whether models of a type can be evaluated with the code of transformers."""
-    return model_type in PEERS or model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return isinstance(model_type, str) and (
+        model_type in PEERS or model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    )
 
 
 def unknown_type(name: str, model_type: Any) -> EvaluationError:
