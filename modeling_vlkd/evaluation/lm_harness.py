@@ -68,8 +68,10 @@ class VLKDForLmEval(TemplateLM):
             self.processor = VLKDProcessor.from_pretrained(pretrained)
         else:
             self.model, self.processor = pretrained, processor
-        chosen = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-        self.model, self._device = self.model.to(chosen).eval(), torch.device(chosen)
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        # lm-eval's command gives "cuda" where nobody chose, whether there is one or not.
+        chosen = torch.device(device if device and (accelerator or device == "cpu") else accelerator or "cpu")
+        self.model, self._device = self.model.to(chosen).eval(), chosen
         self.tokenizer = self.processor.tokenizer
         self.batch_size = int(max_batch_size or AUTOMATIC) if str(batch_size).startswith("auto") else int(batch_size)
         self.num_masks, self.num_beams = num_masks, num_beams
@@ -100,15 +102,13 @@ class VLKDForLmEval(TemplateLM):
         return self.tokenizer(string, add_special_tokens=special, verbose=False)["input_ids"]
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokenize the prompt, with masks, and the continuation, which begins a word where the prompt has "Answer:"."""
+        """Tokenize the prompt, with masks, and the continuation."""
         prompt = infilling_prompt(context, self.processor, self.num_masks)
-        if prompt.startswith(
-            context.rstrip()
-        ):  # it goes on where the context ends; spaces there belong to what follows
-            continuation = context[len(context.rstrip()) :] + continuation
-        else:
-            continuation = f" {continuation.lstrip()}"
-        return self.tok_encode(prompt), self.tok_encode(continuation, add_special_tokens=False)
+        if prompt.startswith(f"{context.rstrip()}{self.tokenizer.mask_token}"):  # it goes on where the context ends
+            text = context[len(context.rstrip()) :] + continuation  # a token of ours begins with the space before it
+        else:  # an answer, or what stands for a mask
+            text = f" {continuation.lstrip()}"
+        return self.tok_encode(prompt), self.tok_encode(text, add_special_tokens=False)
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
         """Score continuations of contexts; an empty context is a prompt of masks alone."""

@@ -22,6 +22,7 @@ from .vlkd_model import VLKDAdapter
 
 
 WINDOW = 1024  # requests at a time; no more pictures than a batch are in memory at once
+NONE = -1  # the index of the picture of a request that has none
 KEPT = 4096  # pictures whose rows are kept: 12 MB of ViT-L/14's one row each, 1.8 GB of RN50x16's 145 rows
 
 
@@ -117,12 +118,14 @@ class VLKDForLmmsEval(lmms):
             rows, pictures = self.look(window)
             said: dict[int, str] = {}
             for seeing in (True, False):
-                asked = [i for i, each in enumerate(questions) if each and (pictures[i] is not None) == seeing]
+                asked = [i for i, each in enumerate(questions) if each and (pictures[i] != NONE) == seeing]
                 about = [pictures[place] for place in asked] if seeing else None
-                answers = self.adapter.answer(rows if seeing else None, [questions[place] for place in asked], about)
+                answers = self.adapter.answer(
+                    rows if seeing else None, [questions[place] or "" for place in asked], about
+                )
                 said |= {place: answer.text for place, answer in zip(asked, answers)}
             captioned = [place for place in range(len(window)) if place not in said]
-            if blind := [place for place in captioned if pictures[place] is None]:
+            if blind := [place for place in captioned if pictures[place] == NONE]:
                 raise EvaluationError(f"{name_of(window[blind[0]])} asks for a caption, but it has no picture.")
             captions = self.adapter.caption(rows[[pictures[place] for place in captioned]]) if captioned else []
             said |= {place: caption.text for place, caption in zip(captioned, captions)}
@@ -145,7 +148,7 @@ class VLKDForLmmsEval(lmms):
             rows, pictures = self.look(window)
             found: dict[int, tuple[float, bool]] = {}
             for seeing in (True, False):
-                places = [place for place, each in enumerate(pictures) if (each is not None) == seeing]
+                places = [place for place, each in enumerate(pictures) if (each != NONE) == seeing]
                 scores = score_continuations(
                     self.adapter.model,
                     [prompts[place] for place in places],
@@ -165,11 +168,11 @@ class VLKDForLmmsEval(lmms):
             f"{name_of(requests[0])} is a conversation of several rounds; a VLKD answers single questions."
         )
 
-    def look(self, window: list[Instance]) -> tuple[Tensor, list[int | None]]:
+    def look(self, window: list[Instance]) -> tuple[Tensor, list[int]]:
         """Look at the pictures of requests.
 
         Returns:
-            Rows, `(pictures, rows, dim)`, and for each request which of them it is about; None for text alone.
+            Rows, `(pictures, rows, dim)`, and for each request which of them it is about, or NONE.
         """
         about: list[int] = []  # requests that have a picture
 
@@ -181,7 +184,7 @@ class VLKDForLmmsEval(lmms):
 
         rows, index = self.seen.look(pictures())
         which = dict(zip(about, index))
-        return rows, [which.get(place) for place in range(len(window))]
+        return rows, [which.get(place, NONE) for place in range(len(window))]
 
     def pictures_of(self, request: Instance) -> list[Any]:
         """Give the picture of a request, or none for a task of text alone."""
