@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.table import Table
@@ -127,7 +128,8 @@ def picture_html(path: str) -> str:
 def picture_source(picture: Image.Image) -> str:
     """Encode a picture as a `data:` URI, as PNG or JPEG, whichever is smaller."""
     encoded = {}
-    for kind, options in {"png": {"optimize": True}, "jpeg": {"quality": QUALITY}}.items():
+    kinds: dict[str, dict[str, Any]] = {"png": {"optimize": True}, "jpeg": {"quality": QUALITY}}
+    for kind, options in kinds.items():
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         encoded[kind] = buffer.getvalue()
