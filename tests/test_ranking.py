@@ -39,6 +39,10 @@ def test_figures_equal_a_straight_line_version(images: int):
     expected = plain_figures(pictures, texts, image_of.numpy())
     assert figures == pytest.approx(expected)
     assert list(figures) == list(expected)
+    near = torch.nn.functional.cosine_similarity(pictures[:, None], texts[None], dim=-1)
+    ranking = rank_both_ways(pictures, texts, image_of)
+    assert ranking.images.nearest.tolist() == near.argmax(dim=1).tolist()
+    assert ranking.texts.nearest.tolist() == near.argmax(dim=0).tolist()
     if images > 10:
         assert 0.05 < figures["t2i_R@1"] < figures["i2t_R@1"] < 0.95
 
@@ -83,7 +87,7 @@ def test_ties_count_as_the_mean_over_all_their_orders(nearer: int, tied: int, ri
         nearer + order.index(True) + 1  # the rank of the first right one
         for order in permutations([False] * tied + [True] * right)
     ]
-    queries = QueryRanks(*(torch.tensor([float(each)]) for each in (nearer, tied, right)))
+    queries = QueryRanks(*(torch.tensor([float(each)]) for each in (nearer, tied, right, 0)))
     assert queries.ranks().item() == pytest.approx(np.mean(places))
     for k in (1, 2, 3, 5, 10):
         assert queries.hits(k).item() == pytest.approx(np.mean([place <= k for place in places]))

@@ -32,11 +32,13 @@ class QueryRanks:
         nearer: wrong candidates that are nearer than every right one.
         tied: wrong candidates that are as near as the nearest right one.
         right: right candidates that are as near as that, itself included.
+        nearest: the place of the candidate that is nearest, right or wrong.
     """
 
     nearer: Tensor
     tied: Tensor
     right: Tensor
+    nearest: Tensor
 
     def ranks(self) -> Tensor:
         """Compute the expected rank of the first right candidate, 1 for the nearest: `(queries,)`.
@@ -91,21 +93,33 @@ def rank_both_ways(image_embeds: Tensor, text_embeds: Tensor, image_of: Sequence
     refuse_unrankable(image_embeds, text_embeds, image_of)
     images, texts = (F.normalize(embeds.double(), dim=-1) for embeds in (image_embeds, text_embeds))
     own = (images[image_of] * texts).sum(dim=1)  # (captions,), each with its own picture
-    found = []
-    text_nearer, text_tied = torch.zeros_like(own), torch.zeros_like(own)
+    of_images = []
+    text_nearer, text_tied, text_nearest = (torch.zeros_like(own) for _ in range(3))
+    text_best = torch.full_like(own, -torch.inf)
     for first in range(0, len(images), CHUNK):
         near = images[first : first + CHUNK] @ texts.T  # (chunk, captions)
         is_own = image_of == torch.arange(first, first + len(near))[:, None]  # (chunk, captions)
-        best = near.masked_fill(~is_own, -torch.inf).amax(dim=1, keepdim=True)  # (chunk, 1)
-        alike = (near - best).abs() <= ALIKE
-        found.append(
-            torch.stack([(~is_own & ~alike & (near > best)).sum(1), (alike & ~is_own).sum(1), (alike & is_own).sum(1)])
-        )
-        alike = (near - own).abs() <= ALIKE
-        text_nearer += (~is_own & ~alike & (near > own)).sum(dim=0)
-        text_tied += (~is_own & alike).sum(dim=0)
-    of_images = torch.cat(found, dim=1).double()  # (3, images)
-    return Ranking(QueryRanks(*of_images), QueryRanks(text_nearer, text_tied, torch.ones_like(own)))
+        best_own = near.masked_fill(~is_own, -torch.inf).amax(dim=1, keepdim=True)  # (chunk, 1)
+        nearer, tied = compare(near, best_own, ~is_own)
+        right = is_own & (near >= best_own - ALIKE)
+        of_images.append(torch.stack([nearer.sum(1), tied.sum(1), right.sum(1), near.argmax(1)]))
+        nearer, tied = compare(near, own, ~is_own)
+        text_nearer += nearer.sum(dim=0)
+        text_tied += tied.sum(dim=0)
+        best, place = near.max(dim=0)
+        text_nearest = torch.where(best > text_best, place + first, text_nearest)
+        text_best = torch.maximum(best, text_best)
+    *counts, nearest = torch.cat(of_images, dim=1)  # (4, images)
+    return Ranking(
+        QueryRanks(*(count.double() for count in counts), nearest),
+        QueryRanks(text_nearer, text_tied, torch.ones_like(own), text_nearest.long()),
+    )
+
+
+def compare(near: Tensor, reference: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+    """Mark the wrong candidates that are nearer than a reference, and those that are as near; all of one shape."""
+    alike = (near - reference).abs() <= ALIKE
+    return wrong & ~alike & (near > reference), wrong & alike
 
 
 def refuse_unrankable(image_embeds: Tensor, text_embeds: Tensor, image_of: Tensor):
