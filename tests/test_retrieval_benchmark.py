@@ -146,6 +146,11 @@ def empty_caption(captions: Path, pictures: Path):
     captions.write_text(captions.read_text().replace("A teal box.", " "))
 
 
+def predict_all(captions: Path, pictures: Path, options: dict) -> list[dict]:
+    benchmark = RetrievalBenchmark.from_files(captions, pictures, **options)
+    return benchmark.predict(ColorModel(), range(len(benchmark.ids)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
@@ -162,8 +167,7 @@ def test_bad_input_is_one_clear_line(captions: Path, pictures: Path, spoil, opti
     if spoil is not None:
         spoil(captions, pictures)
     with pytest.raises(EvaluationError, match=message):
-        benchmark = RetrievalBenchmark.from_files(captions, pictures, **options)
-        benchmark.predict(ColorModel(), range(len(benchmark.ids)))
+        predict_all(captions, pictures, options)
 
 
 def test_embeddings_of_two_models_are_refused(captions: Path, pictures: Path):
@@ -172,5 +176,5 @@ def test_embeddings_of_two_models_are_refused(captions: Path, pictures: Path):
     with pytest.raises(EvaluationError, match="different numbers of dimensions"):
         benchmark.report([*rows[:-1], {"embedding": write_embedding(torch.ones(7))}])
     shorter = [{"embedding": write_embedding(torch.ones(7))}] * 20
-    with pytest.raises(EvaluationError, match="4 pictures of .3,. numbers and 20 captions of .7,."):
+    with pytest.raises(EvaluationError, match=r"4 pictures of .3,. numbers and 20 captions of .7,."):
         benchmark.report([*rows[:4], *shorter])

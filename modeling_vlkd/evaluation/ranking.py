@@ -1,4 +1,4 @@
-"""Retrieval as COCO 5K and Flickr30K 1K measure it: every picture among all captions, every caption among all pictures.
+"""Retrieval as COCO 5K and Flickr30K 1K measure it, of a caption for each picture and of a picture for each caption.
 
 The captions of a picture, and no others, are right for it, even if another picture has the same words. (Training
 measures among pairs instead, and forgives equal captions: see `retrieval.py`.) Nearness is the cosine.
@@ -109,9 +109,9 @@ def rank_both_ways(image_embeds: Tensor, text_embeds: Tensor, image_of: Sequence
         best, place = near.max(dim=0)
         text_nearest = torch.where(best > text_best, place + first, text_nearest)
         text_best = torch.maximum(best, text_best)
-    *counts, nearest = torch.cat(of_images, dim=1)  # (4, images)
+    nearer, tied, right, nearest = torch.cat(of_images, dim=1)  # (4, images)
     return Ranking(
-        QueryRanks(*(count.double() for count in counts), nearest),
+        QueryRanks(nearer.double(), tied.double(), right.double(), nearest),
         QueryRanks(text_nearer, text_tied, torch.ones_like(own), text_nearest.long()),
     )
 

@@ -90,7 +90,7 @@ class RetrievalBenchmark:
 
     def predict(self, model: EmbeddingModel, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Embed pictures and captions: a row `{"embedding": ...}` each, as [`write_embedding`] writes it."""
-        first, found = len(self.images), {}
+        first, found = len(self.images), dict[int, Tensor]()
         if pictures := [position for position in positions if position < first]:
             looked = model.look(open_pictures(self.paths[self.images[position]] for position in pictures))
             found |= zip(pictures, model.embed_images(looked), strict=True)
