@@ -71,7 +71,7 @@ def test_captions_get_the_official_metrics(files: Path, monkeypatch, capsys):
 
 
 BAD = {
-    "no predictions": (VQA[:2], "the following arguments are required: --predictions"),
+    "no predictions": (VQA[:2], "one of the arguments --checkpoint --predictions is required"),
     "no such file": ([*VQA[:3], "none.json", *VQA[4:]], "none.json does not exist"),
     "results of the other task": ([*VQA[:3], "captions.json", *VQA[4:]], "captions.json holds predicted captions"),
     "captions as answers": ([*CAPTIONING[:3], "answers.json", *CAPTIONING[4:]], "answers.json"),
@@ -80,8 +80,11 @@ BAD = {
     "half a file": ([*VQA[:3], "half.json", *VQA[4:]], "half.json ends in the middle of its line 1"),
     "missing prediction": ([*VQA[:3], "one.json", *VQA[4:]], "question 2"),
     "another split": ([*VQA[:3], "other.json", *VQA[4:]], "have no question in common"),
-    "split of vqa": ([*VQA, "--split", "test"], "--split is one of captioning, not of vqa"),
-    "questions of captioning": ([*CAPTIONING, "--questions", "questions.json"], "--questions are those of vqa"),
+    "split of vqa": ([*VQA, "--split", "test"], "--split is for captioning, not for vqa"),
+    "questions of captioning": (
+        [*CAPTIONING, "--questions", "questions.json"],
+        "--questions is for vqa, not for captioning",
+    ),
     "unknown split": ([*CAPTIONING, "--split", "test"], "references.json has no splits"),
     "unknown task": (["--task", "vqaa", *VQA[2:]], "invalid choice: 'vqaa'"),
     "negative seed": ([*VQA, "--seed", "-1"], "--seed -1: give 0 or more"),

@@ -82,15 +82,19 @@ class Report:
         """
         write_json_file(Path(path), self.as_dict(), indent=2)
 
-    def table(self) -> Table:
+    @property
+    def figures(self) -> dict[str, float]:
+        """Name the figures of the whole."""
+        return self.overall if isinstance(self.overall, dict) else {"accuracy": self.overall}
+
+    def show(self, value: float) -> str:
+        """Write a figure: shares with 3 digits, and percent with 2, as the official evaluator of VQAv2 gives it."""
+        return f"{value:.3f}" if isinstance(self.overall, dict) else f"{value:.2f}"
+
+    def table(self, title: str | None = None) -> Table:
         """Draw all figures, a row each; the groups follow the whole."""
-        figures = self.overall if isinstance(self.overall, dict) else {"accuracy": self.overall}
-        digits = 3 if isinstance(self.overall, dict) else 2  # shares, and percent as the official evaluator gives it
-
-        def show(value: float) -> str:
-            return f"{value:.{digits}f}"
-
-        table = Table(f"{self.task}, {self.examples:,} examples")
+        figures, show = self.figures, self.show
+        table = Table(f"{title or self.task}, {self.examples:,} examples")
         for name in figures:
             table.add_column(name, justify="right")
         table.add_row("overall", *(show(value) for value in figures.values()), end_section=True)
@@ -103,6 +107,23 @@ class Report:
                 cells = [show(each) for each in (value.values() if isinstance(value, Mapping) else [value])]
                 table.add_row(name, *cells, end_section=number == len(group))
         return table
+
+
+def compare(reports: Mapping[str, Report]) -> Table:
+    """Draw the figures of several models on one data set, a row each, and of a single figure its interval."""
+    first = next(iter(reports.values()))
+    table = Table(f"{first.task}, {first.examples:,} examples")
+    for name in first.figures:
+        table.add_column(name, justify="right")
+    alone = len(first.figures) == 1
+    if alone:
+        table.add_column("95 % of bootstrap samples", justify="right")
+    for model, report in reports.items():
+        cells = [report.show(value) for value in report.figures.values()]
+        if alone:
+            cells += [f"{report.show(low)} to {report.show(high)}" for low, high in report.intervals.values()]
+        table.add_row(model, *cells)
+    return table
 
 
 def bootstrap_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:

@@ -1,0 +1,89 @@
+"""The tasks of `vlkd evaluate`: which flags belong to each, and how its benchmark is read."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from modeling_vlkd.evaluation import vqa_benchmark
+from modeling_vlkd.evaluation.benchmark import Benchmark
+from modeling_vlkd.evaluation.caption_files import read_references, write_captions
+from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
+from modeling_vlkd.evaluation.picture_files import find_picture_files
+from modeling_vlkd.evaluation.protocol import VisionLanguageModel
+from modeling_vlkd.evaluation.shown_pictures import ShownPictures
+from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
+from modeling_vlkd.evaluation.vqa_files import write_results
+
+from .pictures import load_checkpoint
+
+
+Rows = Mapping[Any, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task is evaluated.
+
+    Args:
+        needs: flags without which there is nothing to evaluate on.
+        may_have: its other flags of data.
+        read: makes the benchmark.
+        load: makes of a name what the benchmark asks.
+        official: the name of the file of predictions in the official format, and what writes it from rows by id.
+    """
+
+    needs: tuple[str, ...]
+    may_have: tuple[str, ...]
+    read: Callable[[argparse.Namespace], Benchmark]
+    load: Callable[[str, argparse.Namespace], Any]
+    official: tuple[str, Callable[[Path, Rows], None]] | None = None
+
+
+def read_questions(args: argparse.Namespace) -> Benchmark:
+    return vqa_benchmark.read_benchmark(
+        args.questions, args.annotations, args.images, args.control, args.seed, args.answer_list
+    )
+
+
+def read_captioning(args: argparse.Namespace) -> Benchmark:
+    references = read_references(args.annotations, args.split)
+    files = find_picture_files(args.images, references.captions, references.file_names)
+    return CaptioningBenchmark(references, ShownPictures(files, args.control, args.seed))
+
+
+def load_vision_language_model(name: str, args: argparse.Namespace) -> VisionLanguageModel:
+    device = args.device or PartialState().device
+    model, processor = load_checkpoint(name, device, args.dtype or "auto")
+    beams = {} if args.beams is None else {"num_beams": args.beams}
+    return VLKDAdapter(model.eval(), processor, args.batch_size or 32, num_masks=args.masks, **beams)
+
+
+def save_answers(path: Path, rows: Rows):
+    write_results(path, {number: row["answer"] for number, row in rows.items()})
+
+
+def save_captions(path: Path, rows: Rows):
+    write_captions(path, {number: row["caption"] for number, row in rows.items()})
+
+
+TASKS = {
+    "vqa": Task(
+        ("questions",),
+        ("annotations", "images", "answer_list", "control"),
+        read_questions,
+        load_vision_language_model,
+        ("answers.json", save_answers),
+    ),
+    "captioning": Task(
+        ("annotations", "images"),
+        ("split", "control"),
+        read_captioning,
+        load_vision_language_model,
+        ("captions.json", save_captions),
+    ),
+}
+FLAGS = {name: {*task.needs, *task.may_have} for name, task in TASKS.items()}
