@@ -84,6 +84,29 @@ def build_parser() -> Parser:
         help="of vqa: answers that a classifier could choose from; questions are then in-domain or out-of-domain",
     )
     data.add_argument(
+        "--captions-per-image", type=positive, help="of retrieval: take the first so many, 5 in published figures"
+    )
+    data.add_argument(
+        "--folds", type=positive, help="of retrieval: also average over so many parts; 5 of COCO's 5,000 are COCO 1K"
+    )
+    data.add_argument(
+        "--text-tower",
+        metavar="MODEL",
+        help="of retrieval and classification: have this CLIP's text tower read the texts (default: the model itself)",
+    )
+    data.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="of classification: CSV or JSON lines of image, label (default: folders)",
+    )
+    data.add_argument(
+        "--classes", type=Path, metavar="FILE", help="of classification: their names (default: the labels)"
+    )
+    data.add_argument(
+        "--templates", metavar="FILE", help="of classification: prompts with {}, or `openai` for CLIP's 80"
+    )
+    data.add_argument(
         "--control", choices=CONTROLS, help="show no picture, another of the data set, or a gray one instead"
     )
 
@@ -160,7 +183,7 @@ def flag(name: str) -> str:
 def show(report: Report):
     if not processes().is_main_process:
         return
-    Console(soft_wrap=True).print(report.table())
+    Console(soft_wrap=True).print(*report.tables())
     if tokenizer := report.facts.get("tokenizer"):
         print(f"Words were told apart by {tokenizer}.")
 

@@ -10,9 +10,13 @@ from modeling_vlkd.evaluation import vqa_benchmark
 from modeling_vlkd.evaluation.benchmark import Benchmark
 from modeling_vlkd.evaluation.caption_files import read_references, write_captions
 from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
+from modeling_vlkd.evaluation.classification import ClassificationBenchmark
+from modeling_vlkd.evaluation.clip_texts import CLIPTextTower
+from modeling_vlkd.evaluation.embeddings import EmbeddingModel, WithTextsOf
 from modeling_vlkd.evaluation.models import kind_of, load_model, read_config
 from modeling_vlkd.evaluation.picture_files import find_picture_files
 from modeling_vlkd.evaluation.protocol import VisionLanguageModel
+from modeling_vlkd.evaluation.retrieval_benchmark import RetrievalBenchmark
 from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
 from modeling_vlkd.evaluation.vqa_files import write_results
@@ -54,6 +58,24 @@ def read_captioning(args: argparse.Namespace) -> Benchmark:
     return CaptioningBenchmark(references, ShownPictures(files, args.control, args.seed))
 
 
+def read_retrieval(args: argparse.Namespace) -> Benchmark:
+    return RetrievalBenchmark.from_files(
+        args.annotations, args.images, args.split, args.captions_per_image, args.folds
+    )
+
+
+def read_classification(args: argparse.Namespace) -> Benchmark:
+    return ClassificationBenchmark.from_files(args.images, args.labels, args.classes, args.templates)
+
+
+def load_embedding_model(name: str, args: argparse.Namespace) -> EmbeddingModel:
+    """Load a model whose pictures and texts share a space; another CLIP's text tower may read the texts."""
+    model = load_vision_language_model(name, args)
+    if args.text_tower is None:
+        return model
+    return WithTextsOf(model, CLIPTextTower(args.text_tower, args.device or processes().device))
+
+
 def load_vision_language_model(name: str, args: argparse.Namespace) -> VisionLanguageModel:
     """Load a VLKD or a peer; masks are for the prompts of the one, a prompt is for the other."""
     settings: dict[str, Any] = {} if args.beams is None else {"num_beams": args.beams}
@@ -88,6 +110,15 @@ TASKS = {
         read_captioning,
         load_vision_language_model,
         ("captions.json", save_captions),
+    ),
+    "retrieval": Task(
+        ("annotations", "images"),
+        ("split", "captions_per_image", "folds", "text_tower"),
+        read_retrieval,
+        load_embedding_model,
+    ),
+    "classification": Task(
+        ("images",), ("labels", "classes", "templates", "text_tower"), read_classification, load_embedding_model
     ),
 }
 FLAGS = {name: {*task.needs, *task.may_have} for name, task in TASKS.items()}
