@@ -21,6 +21,7 @@ from modeling_vlkd.evaluation.infilling import (
     TokenScores,
     bootstrap_ratio,
     cut_batches,
+    load_infiller,
     pad_ids,
     read_lines,
     score_line,
@@ -149,6 +150,21 @@ def test_a_vlkd_that_was_not_trained_infills_as_its_bart_unless_text_crosses_the
         losses = [row["loss_sum"] for row in rows]
         alike = losses == pytest.approx([row["loss_sum"] for row in expected], rel=1e-4)
         assert alike is not bridged
+
+
+def test_a_vlkd_and_a_bart_are_loaded_by_name_and_others_refused(
+    benchmark, bart, bart_folder: Path, clip_folder: Path, tiny_checkpoint: Path, tmp_path: Path
+):
+    ours = load_infiller(str(tiny_checkpoint), "cpu")
+    assert type(ours.model) is VLKDForConditionalGeneration
+    theirs = load_infiller(str(bart_folder), "cpu")
+    assert benchmark.predict(theirs, [0]) == benchmark.predict(Seq2SeqInfiller(bart, theirs.tokenizer), [0])
+    [row] = benchmark.predict(ours, [0])
+    assert row["read"] == benchmark.predict(theirs, [0])[0]["read"]  # the same words are masked
+    with pytest.raises(EvaluationError, match="holds a model of type 'clip'; give one of type vlkd or bart or mbart"):
+        load_infiller(str(clip_folder))
+    with pytest.raises(EvaluationError, match="There is no folder"):
+        load_infiller(str(tmp_path / "nowhere"))
 
 
 def test_a_row_depends_on_its_line_and_the_seed_alone(benchmark, bart, tokenizer):

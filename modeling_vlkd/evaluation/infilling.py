@@ -26,10 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import EvaluationError
 from .json_files import read_text
+from .models import kind_of, load_processor, load_weights, move, read_config
 from .random_numbers import mix
 from .report import LEVEL, RESAMPLES, Report, ScoredExample
 from .text_infilling import TextInfilling
@@ -37,6 +38,7 @@ from .vlkd_model import evaluating
 
 
 TOKENS_AT_ONCE = 4096  # with padding; of a vocabulary of 50,000, their logits are .8 GB
+INFILLERS = ("vlkd", "bart", "mbart")
 IGNORED = -100  # a label that is no token
 
 
@@ -101,6 +103,21 @@ class Seq2SeqInfiller:
             TokenScores(loss[: len(target)], choice[: len(target)])
             for loss, choice, target in zip(losses, choices, targets)
         ]
+
+
+def load_infiller(
+    name: str, device: torch.device | str | None = None, dtype: torch.dtype | str = "auto"
+) -> Seq2SeqInfiller:
+    """Load a VLKD or a BART and its tokenizer; arguments and errors as those of [`load_model`].
+
+    Raises:
+        EvaluationError: it is a model of another kind, which was not trained to fill masks as BART was; or as there.
+    """
+    kind = kind_of(read_config(name))
+    if kind not in INFILLERS:
+        raise EvaluationError(f"{name} holds a model of type {kind!r}; give one of type {' or '.join(INFILLERS)}.")
+    model = move(load_weights(AutoModelForSeq2SeqLM, name, dtype), device)
+    return Seq2SeqInfiller(model, load_processor(AutoTokenizer, name))
 
 
 def pad_ids(rows: Sequence[Sequence[int]], value: int) -> Tensor:
