@@ -12,9 +12,10 @@ from .caption_files import IMAGES, CaptionReferences, read_references
 from .embeddings import EmbeddingModel, read_embedding, write_embedding
 from .errors import EvaluationError
 from .json_entries import refuse
-from .picture_files import find_picture_files, open_pictures
+from .picture_files import find_picture_files
 from .ranking import IMAGE_TO_TEXT, RECALL_AT, TEXT_TO_IMAGE, Ranking, rank_both_ways, rank_folds
 from .report import Report, ScoredExample, bootstrap_interval
+from .shown_pictures import open_pictures
 
 
 @dataclass
