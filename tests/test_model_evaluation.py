@@ -90,7 +90,7 @@ BAD = {
     "no pictures": (["--questions", "official.json"], "holds no pictures, only their ids"),
     "a split of vqa": (
         ["--questions", "q.csv", "--split", "val"],
-        "--split is for captioning and retrieval, not for vqa",
+        "--split is for captioning and retrieval, not",
     ),
     "the same model twice": (["--questions", "q.csv", "--checkpoint", "mine", "mine"], "is given twice; give it once"),
     "no model there": (["--questions", "q.csv", "--checkpoint", "./no"], "./no"),

@@ -107,6 +107,10 @@ def build_parser() -> Parser:
         "--templates", metavar="FILE", help="of classification: prompts with {}, or `openai` for CLIP's 80"
     )
     data.add_argument(
+        "--texts", type=Path, metavar="FILE", help="of infilling: a text a line, .txt or .gz; BARTs may stand beside"
+    )
+    data.add_argument("--limit", type=positive, help="of infilling: take the first so many texts")
+    data.add_argument(
         "--control", choices=CONTROLS, help="show no picture, another of the data set, or a gray one instead"
     )
 

@@ -13,6 +13,7 @@ from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
 from modeling_vlkd.evaluation.classification import ClassificationBenchmark
 from modeling_vlkd.evaluation.clip_texts import CLIPTextTower
 from modeling_vlkd.evaluation.embeddings import EmbeddingModel, WithTextsOf
+from modeling_vlkd.evaluation.infilling import InfillingBenchmark, TextInfiller, load_infiller
 from modeling_vlkd.evaluation.models import kind_of, load_model, read_config
 from modeling_vlkd.evaluation.picture_files import find_picture_files
 from modeling_vlkd.evaluation.protocol import VisionLanguageModel
@@ -68,6 +69,14 @@ def read_classification(args: argparse.Namespace) -> Benchmark:
     return ClassificationBenchmark.from_files(args.images, args.labels, args.classes, args.templates)
 
 
+def read_infilling(args: argparse.Namespace) -> Benchmark:
+    return InfillingBenchmark.from_file(args.texts, args.limit, seed=args.seed)
+
+
+def load_text_infiller(name: str, args: argparse.Namespace) -> TextInfiller:
+    return load_infiller(name, args.device or processes().device, args.dtype or "auto")
+
+
 def load_embedding_model(name: str, args: argparse.Namespace) -> EmbeddingModel:
     """Load a model whose pictures and texts share a space; another CLIP's text tower may read the texts."""
     model = load_vision_language_model(name, args)
@@ -120,5 +129,6 @@ TASKS = {
     "classification": Task(
         ("images",), ("labels", "classes", "templates", "text_tower"), read_classification, load_embedding_model
     ),
+    "infilling": Task(("texts",), ("limit",), read_infilling, load_text_infiller),
 }
 FLAGS = {name: {*task.needs, *task.may_have} for name, task in TASKS.items()}

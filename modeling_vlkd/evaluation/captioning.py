@@ -10,10 +10,9 @@ from .caption_metrics import score_groups
 from .errors import EvaluationError
 from .json_entries import refuse
 from .json_files import name_ids
-from .picture_files import open_pictures
 from .protocol import Caption, VisionLanguageModel
 from .report import Report, ScoredExample, bootstrap_interval
-from .shown_pictures import ShownPictures
+from .shown_pictures import ShownPictures, open_pictures
 
 
 ENTIRE = "entire"  # what NoCaps calls all domains together

@@ -7,12 +7,26 @@ from pathlib import Path
 
 from PIL import Image
 
+from modeling_vlkd.processing_vlkd import open_image
+
 from .errors import EvaluationError
-from .picture_files import open_pictures
 
 
 CONTROLS = ("none", "shuffled", "blank")
 BLANK = Image.new("RGB", (224, 224), (128, 128, 128))
+
+
+def open_pictures(paths: Iterable[str | Path]) -> Iterator[Image.Image]:
+    """Open picture files one by one, so that whoever takes them holds as few in memory as it likes.
+
+    Raises:
+        EvaluationError: one cannot be read.
+    """
+    for path in paths:
+        try:
+            yield open_image(Path(path))
+        except (ValueError, OSError) as error:
+            raise EvaluationError(f"{error} Mend the picture or leave it out.") from error
 
 
 @dataclass(frozen=True)
