@@ -6,12 +6,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from modeling_vlkd.evaluation.picture_files import PICTURE_SUFFIXES
 from modeling_vlkd.evaluation.protocol import Answer
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 
 from .parser import Parser
 from .pictures import (
-    PICTURE_SUFFIXES,
     PictureReader,
     add_common_arguments,
     add_generation_arguments,

@@ -17,12 +17,12 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.evaluation.picture_files import PICTURE_SUFFIXES
 from modeling_vlkd.processing_vlkd import open_image
 from modeling_vlkd.towers_vlkd import load_whole
 
 
 DEFAULT_CHECKPOINT = "vlkd-demo"
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 FEW = 16  # up to so many pictures there is no progress bar: they are done before anybody could read it
 
 

@@ -19,6 +19,26 @@ RESAMPLES, LEVEL = 1000, 0.95  # of the bootstrap
 LIBRARIES = ("transformers", "torch", "datasets")
 
 
+@dataclass(frozen=True)
+class ScoredExample:
+    """One prediction, as a person would look at it.
+
+    Args:
+        score: 0 to 1; None where nothing is known to compare with.
+        said: what the model said.
+        truth: what is right, one or several texts.
+        asked: the question, or the text that was read.
+        image: the file of its picture.
+    """
+
+    id: int | str
+    score: float | None
+    said: str
+    truth: Sequence[str]
+    asked: str = ""
+    image: str | None = None
+
+
 @dataclass
 class Report:
     """The figures of one evaluation.
@@ -30,6 +50,7 @@ class Report:
         groups: figures of parts, by the name of the partition: `{"by_answer_type": {"yes/no": 70.1, ...}}`.
         intervals: of the figures that are means over examples: where they lie in 95 % of bootstrap samples.
         facts: what else there is to say, such as which tokenizer was used.
+        scored: each example, if they are known.
     """
 
     task: str
@@ -38,6 +59,7 @@ class Report:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    scored: list[ScoredExample] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Give all figures, with the versions of the software."""
