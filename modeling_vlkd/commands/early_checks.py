@@ -38,6 +38,10 @@ KNOWN_ELSEWHERE = {
     "finetune_vqa": BOTH
     | dict.fromkeys(("data", "dataset", "train_data", "train_questions"), "questions")
     | dict.fromkeys(("val_questions", "test_questions", "eval_dataset", "eval_split"), "eval_questions"),
+    "finetune_captioning": BOTH
+    | dict.fromkeys(("data", "train_data", "pictures"), "dataset")
+    | dict.fromkeys(("annotations", "captions"), "references")
+    | dict.fromkeys(("val_split", "validation_split"), "eval_split"),
 }
 FILES = (
     *("questions", "annotations", "eval_questions", "eval_annotations", "extra_questions"),
