@@ -39,8 +39,12 @@ KNOWN_ELSEWHERE = {
     | dict.fromkeys(("data", "dataset", "train_data", "train_questions"), "questions")
     | dict.fromkeys(("val_questions", "test_questions", "eval_dataset", "eval_split"), "eval_questions"),
 }
-FILES = ("questions", "eval_questions", "replay")
+FILES = (
+    *("questions", "annotations", "eval_questions", "eval_annotations", "extra_questions"),
+    *("replay", "references", "eval_references"),
+)
 MODELS = ("vision", "text", "checkpoint", "teacher")
+FOLDERS = ("images", "eval_images", "extra_images")
 
 
 def refuse_early(command: str, argv: Sequence[str]):
@@ -64,6 +68,10 @@ def refuse_early(command: str, argv: Sequence[str]):
         if option in FILES and value and not path.is_file():
             fault = "is a folder" if path.is_dir() else "does not exist"
             raise FileNotFoundError(f"--{option} {value} {fault}; give a file.")
+        if option in FOLDERS and value and not path.is_dir():
+            raise FileNotFoundError(
+                f"--{option} {value} {'is a file' if path.exists() else 'does not exist'}; give a folder."
+            )
         is_name = is_hub_id(value) and (option != "dataset" or "/" in value)
         if option in (*MODELS, "dataset") and value and not path.exists() and not is_name:
             file = ", a parquet file" if option == "dataset" else ""
