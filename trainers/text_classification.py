@@ -12,8 +12,10 @@ from transformers.utils import logging
 from modeling_vlkd import VLKDConfig, VLKDForSequenceClassification
 from modeling_vlkd.evaluation.glue_files import GlueExample
 from modeling_vlkd.evaluation.glue_tasks import GlueTask, score_predictions
+from modeling_vlkd.publishing.cards import CardFacts
+from modeling_vlkd.publishing.provenance import Provenance
 
-from .card_trainer import CardTrainer
+from .card_trainer import CardTrainer, measured, result_on
 
 
 HEAD = "classification_head."  # what a distilled model lacks, and a classifier is trained to have
@@ -97,6 +99,8 @@ class ClassificationTrainer(CardTrainer):
         kwargs: for [`~transformers.Trainer`]; `processing_class` is a tokenizer or a processor with one.
     """
 
+    stage = "classifier"
+
     def __init__(
         self,
         model: VLKDForSequenceClassification,
@@ -117,6 +121,17 @@ class ClassificationTrainer(CardTrainer):
             **kwargs,
         )
         self.task, self.uses_lamb = task, lamb
+
+    def card_facts(self, name: str, location: str, provenance: Provenance) -> CardFacts:
+        """Add the metrics of the task."""
+        facts, values = super().card_facts(name, location, provenance), measured(self.args, self.state)
+        for metric in self.task.metrics:
+            if metric in values:
+                text = f"{self.task.title}, {metric}"
+                facts.results.append(
+                    result_on(self.run_facts.eval_questions, "text-classification", metric, text, values[metric])
+                )
+        return facts
 
     def settings_of_run(self) -> dict[str, Any]:
         """Name the optimizer that was used; `optim` of the arguments is another one."""

@@ -82,10 +82,10 @@ class GlueBenchmark:
         task, predictions = self.glue_task, self.decide(rows)
         truths = np.array([example.label for example in self.examples])
         overall = score_predictions(task, predictions, truths)
-        scored = [self.score_one(*each) for each in zip(self.examples, predictions.tolist())]
+        scored = [self.score_one(*each) for each in zip(self.examples, truths.tolist(), predictions.tolist())]
         intervals = {}
         if "accuracy" in overall:
-            intervals["accuracy"] = bootstrap_interval([each.score for each in scored], seed)
+            intervals["accuracy"] = bootstrap_interval((predictions == truths).tolist(), seed)
         return Report(
             "glue",
             len(rows),
@@ -95,16 +95,16 @@ class GlueBenchmark:
             scored=scored,
         )
 
-    def score_one(self, example: GlueExample, prediction: int | float) -> ScoredExample:
+    def score_one(self, example: GlueExample, truth: int | float, prediction: int | float) -> ScoredExample:
         """Give 1 for the right class, or, for a number, 1 less the share of the range by which it is off."""
         names = self.glue_task.labels
         if names:
-            score, said, truth = float(prediction == example.label), names[int(prediction)], names[int(example.label)]
+            score, said, right = float(prediction == truth), names[int(prediction)], names[int(truth)]
         else:
             low, high = self.glue_task.bounds
-            score = max(0.0, 1 - abs(prediction - example.label) / (high - low))
-            said, truth = f"{prediction:.2f}", f"{example.label:g}"
-        return ScoredExample(example.index, score, said, [truth], " | ".join(example.texts))
+            score = max(0.0, 1 - abs(prediction - truth) / (high - low))
+            said, right = f"{prediction:.2f}", f"{truth:g}"
+        return ScoredExample(example.index, score, said, [right], " | ".join(example.texts))
 
     def submit(self, rows: Sequence[dict[str, Any]], folder: str | Path) -> Path:
         """Write all rows as the GLUE server takes them; see [`write_submission`]."""

@@ -65,7 +65,10 @@ def read_documents(
 
 
 def score_summaries(summaries: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-    """Compute ROUGE of each summary, in percent: F1 of words, of pairs of words, and of the longest common sequence."""
+    """Compute ROUGE of each summary, in percent.
+
+    It is F1 of the words, of the pairs of words, and of the longest common sequence of words.
+    """
     scorer = RougeScorer(ROUGE, use_stemmer=True)
     each = [scorer.score(reference, summary) for summary, reference in zip(summaries, references, strict=True)]
     return {name: [100 * scores[name].fmeasure for scores in each] for name in ROUGE}
