@@ -122,5 +122,5 @@ class ClassifierAdapter(TextAdapter):
 
 def read_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Find how many tokens a model reads at most: as many as it has positions, or fewer if its tokenizer says so."""
-    positions = model.config.get_text_config(encoder=True).max_position_embeddings
+    positions = model.config.get_text_config().max_position_embeddings
     return min(positions, tokenizer.model_max_length)
