@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
 from rich.console import Console
 
 from modeling_vlkd.evaluation.prediction_files import score_answer_files, score_caption_files
 from modeling_vlkd.evaluation.report import Report
+from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import CONTROLS
 
 from .card_arguments import command_line
@@ -39,7 +39,19 @@ SCORE: dict[str, Callable[[argparse.Namespace], Report]] = {  # files of predict
     ),
     "captioning": lambda args: score_caption_files(args.predictions, args.annotations, args.split, args.seed),
 }
-OF_MODELS = ("checkpoint", "images", "control", "batch_size", "device", "dtype", "masks", "beams", "output_dir")
+OF_MODELS = (
+    "checkpoint",
+    "images",
+    "control",
+    "batch_size",
+    "device",
+    "dtype",
+    "masks",
+    "beams",
+    "prompt",
+    "trust_remote_code",
+    "output_dir",
+)
 
 
 def build_parser() -> Parser:
@@ -89,7 +101,16 @@ def build_parser() -> Parser:
         "--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights (default: that of their file)"
     )
     run.add_argument("--masks", type=positive, help="masks in the prompts of a VLKD (default: the checkpoint's)")
+    run.add_argument(
+        "--prompt", metavar="TEXT", help="that of other models, with {question} in it for vqa (default: their own)"
+    )
     run.add_argument("--beams", type=positive, help="beams; 1 is greedy (default: the model's)")
+    run.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        default=None,
+        help="let code run that comes with a checkpoint; a VLKD needs none",
+    )
     run.add_argument("--seed", type=int, default=0, help="of the bootstrap and of shuffling (default: %(default)s)")
     return parser
 
@@ -137,7 +158,7 @@ def flag(name: str) -> str:
 
 
 def show(report: Report):
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     Console(soft_wrap=True).print(report.table())
     if tokenizer := report.facts.get("tokenizer"):

@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from modeling_vlkd.evaluation import vqa_benchmark
 from modeling_vlkd.evaluation.benchmark import Benchmark
 from modeling_vlkd.evaluation.caption_files import read_references, write_captions
 from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
+from modeling_vlkd.evaluation.models import kind_of, load_model, read_config
 from modeling_vlkd.evaluation.picture_files import find_picture_files
 from modeling_vlkd.evaluation.protocol import VisionLanguageModel
+from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
-from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 from modeling_vlkd.evaluation.vqa_files import write_results
 
-from .pictures import load_checkpoint
 
-
+DEFAULT_BATCH = 32
+PROMPTS = {"vqa": "question_prompt", "captioning": "caption_prompt"}  # of peers
 Rows = Mapping[Any, dict[str, Any]]
 
 
@@ -56,10 +55,15 @@ def read_captioning(args: argparse.Namespace) -> Benchmark:
 
 
 def load_vision_language_model(name: str, args: argparse.Namespace) -> VisionLanguageModel:
-    device = args.device or PartialState().device
-    model, processor = load_checkpoint(name, device, args.dtype or "auto")
-    beams = {} if args.beams is None else {"num_beams": args.beams}
-    return VLKDAdapter(model.eval(), processor, args.batch_size or 32, num_masks=args.masks, **beams)
+    """Load a VLKD or a peer; masks are for the prompts of the one, a prompt is for the other."""
+    settings: dict[str, Any] = {} if args.beams is None else {"num_beams": args.beams}
+    is_ours = kind_of(read_config(name)) == "vlkd"
+    if is_ours and args.masks is not None:
+        settings["num_masks"] = args.masks
+    if not is_ours and args.prompt is not None:
+        settings[PROMPTS[args.task]] = args.prompt
+    device, dtype = args.device or processes().device, args.dtype or "auto"
+    return load_model(name, device, dtype, args.batch_size or DEFAULT_BATCH, bool(args.trust_remote_code), **settings)
 
 
 def save_answers(path: Path, rows: Rows):
