@@ -1,6 +1,7 @@
 import json
 import shutil
 import socket
+from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -55,14 +56,23 @@ def blip_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def no_network(monkeypatch):
+def sought(monkeypatch) -> list[tuple]:
+    """What was looked for on the network, where there is none."""
+    found: list[tuple] = []
+
     def refuse(*args, **kwargs):
-        raise AssertionError("a local folder was looked for on the network")
+        found.append(args)
+        raise AssertionError("there is no network")  # huggingface_hub would try again after an OSError
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("transformers.utils.hub.is_offline_mode", lambda: False, raising=False)
+    return found
+
+
+@pytest.fixture
+def no_network(sought) -> Iterator[None]:
+    yield
+    assert not sought
 
 
 def said(adapter, pictures: list[Image.Image]) -> list[object]:
@@ -175,6 +185,12 @@ def test_what_is_not_there_is_said(blip_folder, tmp_path):
         load_model(str(blip_folder / "config.json"))
     with pytest.raises(EvaluationError, match="device cudda cannot be used"):
         load_model(str(blip_folder), "cudda")
+
+
+def test_a_name_that_is_no_folder_is_looked_for_on_the_hub(sought):
+    with pytest.raises(EvaluationError, match="There is no folder 'a/b', and on the Hub: Can't load"):
+        load_model("a/b")
+    assert sought
 
 
 def test_code_of_a_checkpoint_runs_only_with_consent(pictures, tmp_path, monkeypatch):

@@ -115,7 +115,10 @@ def kosmos2(model, processor, picture, prompt) -> str:
 
 
 def chat(model, processor, picture, prompt) -> str:
-    inputs = processor(images=picture, text=f"user: <image>{prompt}\nassistant:", return_tensors="pt")
+    """Chat models, with the turn written by hand."""
+    inputs = processor(
+        images=picture, text=f"user: {IMAGES[model.config.model_type]}{prompt}\nassistant:", return_tensors="pt"
+    )
     [ids] = model.generate(**inputs, max_new_tokens=LENGTH)
     return processor.decode(ids[inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
@@ -124,6 +127,7 @@ def chat(model, processor, picture, prompt) -> str:
 SHORT_CAPTION, SHORT_ANSWER = "A short image description:", "Question: {question} Short answer:"
 BLIP_2_CAPTION, BLIP_2_ANSWER = "a photo of", "Question: {question} Answer:"
 CHAT_CAPTION = "Provide a one-sentence caption for the provided image."
+IMAGES = {"llava": "<image>", "idefics3": "<image>", "qwen2_vl": "<|vision_start|><|image_pad|><|vision_end|>"}
 CHAT_ANSWER = "{question}\nAnswer the question using a single word or phrase."
 WRITERS: dict[str, tuple[tuple[Callable[..., str], str] | None, tuple[Callable[..., str], str] | None]] = {
     "blip-caption": ((unconditional, ""), None),
@@ -137,6 +141,7 @@ WRITERS: dict[str, tuple[tuple[Callable[..., str], str] | None, tuple[Callable[.
     "kosmos-2": ((kosmos2, "An image of"), (kosmos2, BLIP_2_ANSWER)),
     "llava": ((chat, CHAT_CAPTION), (chat, CHAT_ANSWER)),
     "idefics3": ((chat, CHAT_CAPTION), (chat, CHAT_ANSWER)),
+    "qwen2_vl": ((chat, CHAT_CAPTION), (chat, CHAT_ANSWER)),
 }
 
 

@@ -43,6 +43,11 @@ from transformers import (
     LlavaProcessor,
     PreTrainedModel,
     ProcessorMixin,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -203,6 +208,40 @@ def idefics3() -> Peer:
     return Idefics3ForConditionalGeneration(config), processor
 
 
+def qwen2_vl() -> Peer:
+    """Make a chat model that sees a picture as a row of patches, as many as it has."""
+    names = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = byte_level_tokenizer(*names)
+    start, end, image, video = tokenizer.convert_tokens_to_ids(names)
+    layers = {name: value for name, value in LLAMA.items() if name != "model_type"}
+    config = Qwen2VLConfig(
+        vision_config={
+            "depth": 2,
+            "embed_dim": 16,
+            "hidden_size": 16,
+            "num_heads": 2,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+        },
+        text_config={
+            **layers,
+            "vocab_size": len(tokenizer),
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+        },
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        image_token_id=image,
+        video_token_id=video,
+    )
+    processor = Qwen2VLProcessor(
+        Qwen2VLImageProcessor(patch_size=4, size={"shortest_edge": 64, "longest_edge": 1024}),
+        tokenizer,
+        Qwen2VLVideoProcessor(),
+        chat_template=CHAT_TEMPLATE.replace("<image>", "<|vision_start|><|image_pad|><|vision_end|>"),
+    )
+    return Qwen2VLForConditionalGeneration(config), processor
+
+
 def clip() -> Peer:
     tokenizer = byte_level_tokenizer()
     tokenizer.model_max_length = 32
@@ -232,6 +271,7 @@ PEERS: dict[str, Callable[[], Peer]] = {
     "kosmos-2": kosmos2,
     "llava": llava,
     "idefics3": idefics3,
+    "qwen2_vl": qwen2_vl,
     "clip": clip,
     "siglip": siglip,
 }

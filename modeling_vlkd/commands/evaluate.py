@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from modeling_vlkd.evaluation.glue_tasks import TASKS as GLUE_TASKS
 from modeling_vlkd.evaluation.prediction_files import score_answer_files, score_caption_files
 from modeling_vlkd.evaluation.report import Report
 from modeling_vlkd.evaluation.running import processes
@@ -110,6 +111,14 @@ def build_parser() -> Parser:
         "--texts", type=Path, metavar="FILE", help="of infilling: a text a line, .txt or .gz; BARTs may stand beside"
     )
     data.add_argument("--limit", type=positive, help="of infilling: take the first so many texts")
+    data.add_argument(
+        "--data",
+        metavar="DATA",
+        help="of glue and summarization: CSV, JSON lines, parquet, a folder or Hub id; of glue the official .tsv too",
+    )
+    data.add_argument("--glue-task", choices=list(GLUE_TASKS), help="which of GLUE's")
+    data.add_argument("--document-column", metavar="NAME", help="of summarization (default: document, as in XSum)")
+    data.add_argument("--summary-column", metavar="NAME", help="of summarization (default: summary)")
     data.add_argument(
         "--control", choices=CONTROLS, help="show no picture, another of the data set, or a gray one instead"
     )

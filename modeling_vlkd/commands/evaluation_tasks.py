@@ -13,6 +13,8 @@ from modeling_vlkd.evaluation.captioning import CaptioningBenchmark
 from modeling_vlkd.evaluation.classification import ClassificationBenchmark
 from modeling_vlkd.evaluation.clip_texts import CLIPTextTower
 from modeling_vlkd.evaluation.embeddings import EmbeddingModel, WithTextsOf
+from modeling_vlkd.evaluation.glue import GlueBenchmark
+from modeling_vlkd.evaluation.glue_files import DEV
 from modeling_vlkd.evaluation.infilling import InfillingBenchmark, TextInfiller, load_infiller
 from modeling_vlkd.evaluation.models import kind_of, load_model, read_config
 from modeling_vlkd.evaluation.picture_files import find_picture_files
@@ -20,6 +22,8 @@ from modeling_vlkd.evaluation.protocol import VisionLanguageModel
 from modeling_vlkd.evaluation.retrieval_benchmark import RetrievalBenchmark
 from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
+from modeling_vlkd.evaluation.summarization import GENERATION, SummarizationBenchmark
+from modeling_vlkd.evaluation.text_models import TextClassifier, TextWriter, load_classifier, load_writer
 from modeling_vlkd.evaluation.vqa_files import write_results
 
 
@@ -77,6 +81,27 @@ def load_text_infiller(name: str, args: argparse.Namespace) -> TextInfiller:
     return load_infiller(name, args.device or processes().device, args.dtype or "auto")
 
 
+def read_glue(args: argparse.Namespace) -> Benchmark:
+    return GlueBenchmark.read(args.glue_task, args.data, args.split or DEV)
+
+
+def load_text_classifier(name: str, args: argparse.Namespace) -> TextClassifier:
+    device, dtype = args.device or processes().device, args.dtype or "auto"
+    return load_classifier(name, device, dtype, args.batch_size or DEFAULT_BATCH)
+
+
+def read_summarization(args: argparse.Namespace) -> Benchmark:
+    columns = {"document_column": args.document_column, "summary_column": args.summary_column}
+    given = {name: value for name, value in columns.items() if value is not None}
+    return SummarizationBenchmark.read(args.data, args.split or "validation", **given)
+
+
+def load_text_writer(name: str, args: argparse.Namespace) -> TextWriter:
+    settings = GENERATION | ({} if args.beams is None else {"num_beams": args.beams})
+    device, dtype = args.device or processes().device, args.dtype or "auto"
+    return load_writer(name, device, dtype, args.batch_size or DEFAULT_BATCH, **settings)
+
+
 def load_embedding_model(name: str, args: argparse.Namespace) -> EmbeddingModel:
     """Load a model whose pictures and texts share a space; another CLIP's text tower may read the texts."""
     model = load_vision_language_model(name, args)
@@ -130,5 +155,9 @@ TASKS = {
         ("images",), ("labels", "classes", "templates", "text_tower"), read_classification, load_embedding_model
     ),
     "infilling": Task(("texts",), ("limit",), read_infilling, load_text_infiller),
+    "glue": Task(("glue_task", "data"), ("split",), read_glue, load_text_classifier),
+    "summarization": Task(
+        ("data",), ("split", "document_column", "summary_column"), read_summarization, load_text_writer
+    ),
 }
 FLAGS = {name: {*task.needs, *task.may_have} for name, task in TASKS.items()}

@@ -100,19 +100,14 @@ def peer_of(config: Any, name: str, trust_remote_code: bool) -> Peer:
         return CHAT
     if not is_known(kind):
         raise unknown_type(name, kind)
-    return find_peer(AutoConfig.from_pretrained(name, **source(name)), name)
-
-
-def source(name: str) -> dict[str, Any]:
-    """Give the arguments of `from_pretrained` that keep a folder from being looked for on the Hub, too."""
-    return {"local_files_only": os.path.isdir(name)}
+    return find_peer(AutoConfig.from_pretrained(name), name)
 
 
 def load_weights(model_class: Any, name: str, dtype: torch.dtype | str, **kwargs: Any) -> PreTrainedModel:
     """Load a whole model from safetensors, which cannot run code as other files can."""
     logging.disable_progress_bar()
     try:
-        return load_whole(model_class, name, dtype=dtype, use_safetensors=True, **source(name), **kwargs)
+        return load_whole(model_class, name, dtype=dtype, use_safetensors=True, **kwargs)
     except SafetensorError as error:
         raise EvaluationError(
             f"The weights of {name} are truncated or damaged ({error}); fetch them again."
@@ -134,7 +129,7 @@ def move(model: PreTrainedModel, device: torch.device | str | None) -> PreTraine
 
 def load_processor(processor_class: Any, name: str, **kwargs: Any) -> Any:
     try:
-        return processor_class.from_pretrained(name, **source(name), **kwargs)
+        return processor_class.from_pretrained(name, **kwargs)
     except (OSError, ValueError) as error:
         raise processor_error(name, first_line(error)) from error
 
