@@ -93,6 +93,8 @@ class TextAdapter:
     def map(self, read: Callable[[Any], Sequence], texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
         """Apply a function to the inputs of each batch, and put what it gives into the order of the texts."""
         found: list[Any] = [None] * len(texts)
+        if not texts:  # of which the tokenizer cannot make a batch
+            return found
         with evaluating(self.model):
             for places, inputs in self.batches(texts, pairs):
                 for place, value in zip(places, read(inputs), strict=True):
