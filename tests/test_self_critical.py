@@ -155,8 +155,8 @@ def test_one_pass_gives_the_probabilities_of_sampling(
 
 @pytest.mark.parametrize("baseline", ["mean", "greedy"])
 def test_samples_earn_more_after_training(processor, examples, reward, warmed, tmp_path, baseline: str):
-    settings = {"max_steps": 20, "learning_rate": 1e-3, "lr_scheduler_type": "constant"}
-    trainer = trainer_of(processor, examples, reward, tmp_path, warmed, baseline=baseline, **settings)
+    settings = {"max_steps": 20, "learning_rate": 3e-3, "lr_scheduler_type": "constant"}
+    trainer = trainer_of(processor, examples[:2], reward, tmp_path, warmed, samples=24, baseline=baseline, **settings)
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "reward" in entry]
     assert len(log) == 20
