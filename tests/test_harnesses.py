@@ -211,13 +211,8 @@ def test_lmms_eval_chooses_the_likeliest_of_several(lmms, rows, adapter):
     assert len(set(chosen)) > 1
     results, samples = lmms
     assert results["tiny_color"]["acc,none"] == pytest.approx(share(chosen, rows))
-    losses = [[loss for loss, _ in map(read_pair, sample["filtered_resps"])] for sample in samples["tiny_color"]]
+    losses = [[float(loss) for loss, _ in sample["filtered_resps"]] for sample in samples["tiny_color"]]
     assert [each.index(min(each)) for each in losses] == chosen
-
-
-def read_pair(value) -> tuple[float, bool]:
-    """A likelihood and whether it is greedy, as the samples have them: as a list, or as its text."""
-    return json.loads(value.replace("(", "[").replace(")", "]").lower()) if isinstance(value, str) else value
 
 
 def test_lmms_eval_is_told_what_a_vlkd_does_not_do(place, rows):

@@ -126,8 +126,8 @@ def picture_html(path: str) -> str:
 
 def picture_source(picture: Image.Image) -> str:
     """Encode a picture as a `data:` URI, as PNG or JPEG, whichever is smaller."""
-    encoded = {}
-    for kind, options in {"png": {"optimize": True}, "jpeg": {"quality": QUALITY}}.items():
+    encoded, settings = {}, {"png": {"optimize": 1}, "jpeg": {"quality": QUALITY}}
+    for kind, options in settings.items():
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         encoded[kind] = buffer.getvalue()
