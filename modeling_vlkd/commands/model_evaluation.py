@@ -11,21 +11,21 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from rich.console import Console
 
 from modeling_vlkd.evaluation.benchmark import Benchmark
 from modeling_vlkd.evaluation.errors import EvaluationError
 from modeling_vlkd.evaluation.json_files import write_json_file, write_text_file
+from modeling_vlkd.evaluation.page import write_page
 from modeling_vlkd.evaluation.report import Report, compare
-from modeling_vlkd.evaluation.running import run_benchmark
+from modeling_vlkd.evaluation.running import processes, run_benchmark
 
-from .evaluation_tasks import FLAGS, TASKS
+from .evaluation_tasks import DEFAULT_BATCH, FLAGS, TASKS
 
 
-DEFAULT_FOLDER, DEFAULT_BATCH = Path("vlkd-evaluation"), 32
+DEFAULT_FOLDER = Path("vlkd-evaluation")
 CHUNK = 8  # batches of a model that are given to it at once, so that it can put texts of like length together
-SETTINGS = ("control", "dtype", "masks", "beams", "seed")  # beside the data, what predictions depend on
+SETTINGS = ("dtype", "masks", "beams", "prompt", "seed")  # beside the data, what predictions depend on
 
 
 def evaluate_models(args: argparse.Namespace, command: str) -> int:
@@ -38,7 +38,7 @@ def evaluate_models(args: argparse.Namespace, command: str) -> int:
     benchmark = task.read(args)
     output = args.output_dir or DEFAULT_FOLDER
     reports: dict[str, Report] = {}
-    is_main = PartialState().is_main_process
+    is_main = processes().is_main_process
     for name, folder in folders.items():
         try:
             report = evaluate_model(args, benchmark, name, output / folder)
@@ -69,12 +69,13 @@ def evaluate_model(args: argparse.Namespace, benchmark: Benchmark, name: str, fo
     chunk = CHUNK * (args.batch_size or DEFAULT_BATCH)
     rows = run_benchmark(benchmark, model, folder, identity, chunk)
     report = benchmark.report(rows, args.seed)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         if task.official is not None:
             file_name, save = task.official
             save(folder / file_name, dict(zip(benchmark.ids, rows)))
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in report.scored]
         write_text_file(folder / "examples.jsonl", "".join(lines))
+        write_page(folder / "report.html", f"{args.task}: {name}", report.tables(name), report.scored, args.seed)
     return report
 
 
@@ -114,7 +115,7 @@ def show_and_save(reports: Mapping[str, Report], output: Path, folders: Mapping[
         if report.overall == {}:
             print("Nothing was scored, for there are no annotations.")
         else:
-            console.print(report.table(name))
+            console.print(*report.tables(name))
     if len(reports) > 1:
         console.print(compare(reports))
     content = [report.as_dict() for report in reports.values()]

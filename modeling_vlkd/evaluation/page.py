@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.table import Table
@@ -126,8 +127,9 @@ def picture_html(path: str) -> str:
 
 def picture_source(picture: Image.Image) -> str:
     """Encode a picture as a `data:` URI, as PNG or JPEG, whichever is smaller."""
-    encoded, settings = {}, {"png": {"optimize": 1}, "jpeg": {"quality": QUALITY}}
-    for kind, options in settings.items():
+    encoded = {}
+    kinds: dict[str, dict[str, Any]] = {"png": {"optimize": True}, "jpeg": {"quality": QUALITY}}
+    for kind, options in kinds.items():
         buffer = io.BytesIO()
         picture.save(buffer, kind, **options)
         encoded[kind] = buffer.getvalue()

@@ -197,7 +197,7 @@ def accuracy_by_domain(
 
 
 def read_answer_list(path: str | Path) -> list[str]:
-    """Read answers to choose from: a JSON list, or an object with them as keys such as `trainval_ans2label.json`.
+    """Read answers to choose from: a JSON list, or an object with their numbers such as `trainval_ans2label.json`.
 
     Raises:
         EvaluationError: the file is another.
@@ -205,7 +205,8 @@ def read_answer_list(path: str | Path) -> list[str]:
     path = Path(path)
     remedy = 'give a list of answers, ["yes", "red", ...]'
     content = read_json_file(path, remedy)
-    answers = list(content) if isinstance(content, dict | list) else []
+    numbered = isinstance(content, dict) and all(isinstance(number, int) for number in content.values())
+    answers = list(content) if numbered or isinstance(content, list) else []
     if not answers or not all(isinstance(answer, str) for answer in answers):
         raise EvaluationError(f"{path} holds no answers; {remedy}.")
     return answers
