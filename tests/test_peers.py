@@ -262,18 +262,36 @@ def test_settings_reach_generate_and_nothing_is_drawn(peer, pictures, monkeypatc
     assert {each["num_beams"] for each in given} == {2}
 
 
-def test_a_picture_is_opened_once_for_its_questions(peer, pictures, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("name", ["blip-2-opt", "instructblip-t5"])
+def test_a_picture_is_opened_and_seen_once_for_its_questions(name, peer, pictures, tmp_path: Path, monkeypatch):
     paths = [tmp_path / f"{place}.png" for place in range(2)]
     for path, picture in zip(paths, pictures):
         picture.save(path)
     opened: list[Path] = []
     open_image = peer_adapters.open_image
     monkeypatch.setattr(peer_adapters, "open_image", lambda path: opened.append(path) or open_image(path))
-    adapter = adapt(*peer("blip-2-opt"), batch_size=4, max_new_tokens=LENGTH)
-    asked = ["what?"] * 8
-    answers = adapter.answer(paths, asked, [0, 1] * 4)
-    assert opened == paths  # four questions about the one, then four about the other
-    assert answers == adapter.answer(pictures, asked, [0, 1] * 4)
+    model, processor = peer(name)
+    seen: list[int] = []
+    hook = model.vision_model.embeddings.register_forward_hook(lambda *args: seen.append(len(args[-1])))
+    adapter = adapt(model, processor, batch_size=4, max_new_tokens=LENGTH)
+    answers = adapter.answer(paths, QUESTIONS, [0, 1, 0, 1, 1, 0])
+    hook.remove()
+    assert opened == [paths[0], paths[1], paths[1]]  # three questions about the one, and one about the other; then two
+    assert seen == [2, 1]
+    alone = [adapter.answer([pictures[i]], [asked]) for asked, i in zip(QUESTIONS, [0, 1, 0, 1, 1, 0])]
+    assert answers == [answer for [answer] in alone]
+
+
+def test_blip_sees_a_picture_once_for_questions_of_like_length(peer, pictures):
+    model, processor = peer("blip-vqa")
+    seen: list[int] = []
+    hook = model.vision_model.embeddings.register_forward_hook(lambda *args: seen.append(len(args[-1])))
+    adapter = adapt(model, processor, max_new_tokens=LENGTH)
+    answers = adapter.answer(pictures[:2], ["is it red?", "is it blue?", "is it green?"], [1, 0, 1])
+    hook.remove()
+    assert seen == [2]
+    alone = adapter.answer([pictures[1]], ["is it green?"])
+    assert answers[2:] == alone
 
 
 @pytest.mark.parametrize("name", ENCODERS)

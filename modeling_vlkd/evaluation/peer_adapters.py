@@ -1,11 +1,13 @@
 """Let models of transformers that write text speak the protocol of `protocol.py`; `peers.py` says which and how."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BatchFeature, PreTrainedModel, ProcessorMixin
+from transformers.modeling_outputs import ModelOutput
 
 from modeling_vlkd.generation_vlkd import batches_of_equal_length
 from modeling_vlkd.processing_vlkd import ImageInput, open_image
@@ -68,6 +70,8 @@ class WritingAdapter(PeerAdapter):
     Args:
         caption_prompt: asks for a caption; "" where pictures alone do; None for a model that was not made for it.
         question_prompt: asks a question, with `{question}` where that stands; None likewise.
+        vision_tower: the name of the part that sees, of models whose `generate()` has each row of its output read by
+            one prompt: a picture is then seen once for all questions about it in a batch.
         max_new_tokens: of an answer or a caption; 10 and 30 by default.
         generate_kwargs: more for `generate()`, such as `num_beams`, over what the checkpoint says. Nothing is drawn by
             default, so that a figure can be had again.
@@ -87,6 +91,7 @@ class WritingAdapter(PeerAdapter):
         batch_size: int = 16,
         caption_prompt: str | None = None,
         question_prompt: str | None = None,
+        vision_tower: str | None = None,
         max_new_tokens: int | None = None,
         **generate_kwargs: Any,
     ):
@@ -95,11 +100,9 @@ class WritingAdapter(PeerAdapter):
             raise EvaluationError(
                 f"The question prompt {question_prompt!r} has no {{question}}, where each question is to stand."
             )
-        self.caption_prompt, self.question_prompt, self.max_new_tokens = (
-            caption_prompt,
-            question_prompt,
-            max_new_tokens,
-        )
+        self.caption_prompt, self.question_prompt = caption_prompt, question_prompt
+        self.max_new_tokens = max_new_tokens
+        self.vision_tower = vision_tower
         self.generate_kwargs = {"do_sample": False, **generate_kwargs}
         known = {"caption pictures": caption_prompt, "answer questions": question_prompt}
         self.abilities = " and ".join(ability for ability, prompt in known.items() if prompt is not None)
@@ -142,7 +145,7 @@ class WritingAdapter(PeerAdapter):
         index: Sequence[int],
         max_new_tokens: int,
     ) -> list[str]:
-        """Have a text written for each prompt about its picture, in order; those of like length are written together.
+        """Have a text written for each prompt about its picture, in order.
 
         Args:
             index: for each prompt, which picture it is about.
@@ -150,26 +153,49 @@ class WritingAdapter(PeerAdapter):
         texts = [""] * len(prompts)
         with evaluating(self.model):
             for positions in self.batches(prompts, index):
-                opened: dict[int, Any] = {}
-                if pictures is not None:
-                    opened = {place: open_image(pictures[place]) for place in {index[each] for each in positions}}
-                shown = None if pictures is None else [opened[index[each]] for each in positions]
-                inputs = self.encode([prompts[each] for each in positions], shown)
-                inputs = inputs.to(self.model.device, self.model.dtype)
-                sequences = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **self.generate_kwargs)
+                asked = [prompts[each] for each in positions]
+                places = list(dict.fromkeys(index[each] for each in positions))  # each picture once
+                rows = [places.index(index[each]) for each in positions]
+                opened = None if pictures is None else [open_image(pictures[place]) for place in places]
+                if opened is not None and self.vision_tower is None:
+                    opened, rows = [opened[row] for row in rows], list(range(len(rows)))
+                inputs = self.encode(asked, opened).to(self.model.device, self.model.dtype)
+                with self.repeating(rows):
+                    sequences = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **self.generate_kwargs)
                 for position, text in zip(positions, self.decode(sequences, inputs)):
                     texts[position] = text
         return texts
 
     def batches(self, prompts: Sequence[str], index: Sequence[int]) -> Iterator[list[int]]:
-        """Yield positions of prompts that are answered together: of like length, and of one picture if possible."""
-        lengths = [len(ids) for ids in self.processor.tokenizer(list(prompts))["input_ids"]] if prompts else []
-        if self.padding_side is None:
+        """Yield positions of prompts that are answered together, by their pictures where lengths may differ."""
+        if self.padding_side is None and prompts:
+            lengths = [len(ids) for ids in self.processor.tokenizer(list(prompts))["input_ids"]]
             yield from batches_of_equal_length(lengths, self.batch_size)
             return
-        ordered = sorted(range(len(prompts)), key=lambda position: (lengths[position], index[position]))
+        ordered = sorted(range(len(prompts)), key=index.__getitem__)
         for first in range(0, len(ordered), self.batch_size):
             yield ordered[first : first + self.batch_size]
+
+    @contextmanager
+    def repeating(self, rows: list[int]) -> Iterator[None]:
+        """Let the vision tower see each picture of a batch once, and repeat what it saw for each prompt.
+
+        Args:
+            rows: for each prompt, the row of its picture.
+        """
+        if self.vision_tower is None or rows == list(range(len(rows))):
+            yield
+            return
+
+        def repeat(module: nn.Module, args: Any, output: ModelOutput) -> ModelOutput:
+            output.last_hidden_state = output.last_hidden_state[rows]  # (prompts, patches, width)
+            return output
+
+        hook = self.model.get_submodule(self.vision_tower).register_forward_hook(repeat)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def encode(self, prompts: list[str], pictures: list[Any] | None) -> BatchFeature:
         """Make the inputs of `generate()`."""
@@ -197,7 +223,7 @@ class ContinuingAdapter(WritingAdapter):
 
 
 class BlipQuestionAdapter(WritingAdapter):
-    """BLIP that answers questions: its decoder sees the padding of a shorter question, so there must be none."""
+    """BLIP that answers questions: its decoder reads the padding of a shorter question too, so there must be none."""
 
     padding_side = None
 

@@ -37,13 +37,14 @@ class Peer:
     encoder_decoder: bool | None = None
 
 
+SEEN_ONCE = {"vision_tower": "vision_model"}
 # By `config.model_type`, and where there are several, by the class that the checkpoint names or by its language model.
 PEERS: dict[str, list[Peer]] = {
     "blip": [
         # Unconditional, as in the first example of its card; "a picture of " is BLIP's own prompt (LAVIS,
         # configs/models/blip_caption_base_coco.yaml), to be given as the caption prompt.
         Peer("BlipForConditionalGeneration", BlipCaptionAdapter, {"caption_prompt": ""}),
-        Peer("BlipForQuestionAnswering", BlipQuestionAdapter, {"question_prompt": "{question}"}),
+        Peer("BlipForQuestionAnswering", BlipQuestionAdapter, {"question_prompt": "{question}", **SEEN_ONCE}),
         Peer("BlipForImageTextRetrieval", BlipRetrievalAdapter),
     ],
     # BLIP-2 (arXiv:2301.12597), sections 4.1 and 4.2: an OPT is asked for an answer, a FlanT5 for a short one.
@@ -51,13 +52,13 @@ PEERS: dict[str, list[Peer]] = {
         Peer(
             "Blip2ForConditionalGeneration",
             ContinuingAdapter,
-            {"caption_prompt": "a photo of", "question_prompt": "Question: {question} Answer:"},
+            {"caption_prompt": "a photo of", "question_prompt": "Question: {question} Answer:", **SEEN_ONCE},
             encoder_decoder=False,
         ),
         Peer(
             "Blip2ForConditionalGeneration",
             WritingAdapter,
-            {"caption_prompt": "a photo of", "question_prompt": "Question: {question} Short answer:"},
+            {"caption_prompt": "a photo of", "question_prompt": "Question: {question} Short answer:", **SEEN_ONCE},
             encoder_decoder=True,
         ),
     ],
@@ -69,6 +70,7 @@ PEERS: dict[str, list[Peer]] = {
             {
                 "caption_prompt": "A short image description:",
                 "question_prompt": "Question: {question} Short answer:",
+                **SEEN_ONCE,
             },
             encoder_decoder,
         )
