@@ -52,6 +52,7 @@ class RunFacts:
             told as such.
         results: metrics that were measured outside of the trainer.
         trained_on: the training data, for whoever resumes; by default their number.
+        tuned_on: what the model is finetuned on, in words.
     """
 
     provenance: Provenance
@@ -60,6 +61,7 @@ class RunFacts:
     eval_questions: Source = UNNAMED
     results: list[EvalResult] = field(default_factory=list)
     trained_on: TrainedOn | None = None
+    tuned_on: str = "questions about pictures"
 
 
 class CardTrainer(ResumableTrainer):
@@ -128,6 +130,7 @@ class CardTrainer(ResumableTrainer):
             location=location,
             stage=self.stage,
             provenance=provenance,
+            tuned_on=self.run_facts.tuned_on,
             parameters=count_parameters(model),
             image_rows=count_image_rows(model.config),
             tower_frozen=model.config.freeze_vision_tower,

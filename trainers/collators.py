@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from modeling_vlkd.evaluation.random_numbers import mix, uniforms
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
 from modeling_vlkd.processing_vlkd import CAPTION_PREFIX
 
-from .draws import example_key, mix, uniforms
-from .text_infilling import TextInfilling
+from .draws import example_key
 
 
 # Streams of an example's `draw`; 1 is that of replayed texts.

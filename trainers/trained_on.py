@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,15 @@ class TrainedOn:
         for row in rows:
             add_row(digest, name_and_size(row["image"]), [row["question"], *row["answers"]])
         return cls(len(rows), public_name(source)[0], digest.hexdigest()[:32])
+
+    @classmethod
+    def of_texts(cls, source: str, rows: Iterable[Sequence[str]]) -> "TrainedOn":
+        """Describe rows of texts, such as a document and its summary, or a text and its label."""
+        digest, examples = hashlib.sha256(), 0
+        for texts in rows:
+            add_row(digest, ("", None), texts)
+            examples += 1
+        return cls(examples, public_name(source)[0], digest.hexdigest()[:32])
 
     def __str__(self) -> str:
         name = self.name or "data without a name"

@@ -28,6 +28,11 @@ BOTH = {
     "resume": "resume_from_checkpoint",
     "cpu": "use_cpu",
 }
+TEXTS = {
+    **dict.fromkeys(("train_file", "data", "dataset", "train_dataset"), "train_data"),
+    **dict.fromkeys(("validation_file", "eval_file", "dev_file", "eval_dataset"), "eval_data"),
+    **dict.fromkeys(("max_seq_length", "max_length", "max_source_length"), "max_text_length"),
+}
 KNOWN_ELSEWHERE = {
     "distill": BOTH
     | dict.fromkeys(("clip", "image_model", "vision_model"), "vision")
@@ -42,12 +47,15 @@ KNOWN_ELSEWHERE = {
     | dict.fromkeys(("data", "train_data", "pictures"), "dataset")
     | dict.fromkeys(("annotations", "captions"), "references")
     | dict.fromkeys(("val_split", "validation_split"), "eval_split"),
+    "finetune_glue": BOTH | TEXTS | {"task_name": "glue_task"},
+    "finetune_summarization": BOTH | TEXTS | {"text_column": "document_column", "num_beams": "generation_num_beams"},
 }
 FILES = (
     *("questions", "annotations", "eval_questions", "eval_annotations", "extra_questions"),
     *("replay", "references", "eval_references"),
 )
 MODELS = ("vision", "text", "checkpoint", "teacher")
+DATA = ("dataset", "train_data", "eval_data")  # files, folders or Hub ids
 FOLDERS = ("images", "eval_images", "extra_images")
 
 
@@ -76,9 +84,9 @@ def refuse_early(command: str, argv: Sequence[str]):
             raise FileNotFoundError(
                 f"--{option} {value} {'is a file' if path.exists() else 'does not exist'}; give a folder."
             )
-        is_name = is_hub_id(value) and (option != "dataset" or "/" in value)
-        if option in (*MODELS, "dataset") and value and not path.exists() and not is_name:
-            file = ", a parquet file" if option == "dataset" else ""
+        is_name = is_hub_id(value) and (option not in DATA or "/" in value)
+        if option in (*MODELS, *DATA) and value and not path.exists() and not is_name:
+            file = ", a parquet file" if option == "dataset" else ", a file" if option in DATA else ""
             raise FileNotFoundError(f"--{option} {value} does not exist; give a folder{file} or a Hub id, USER/NAME.")
 
 

@@ -205,8 +205,9 @@ def add_lora(model: PreTrainedModel, rank: int | None) -> Any:
     except ModuleNotFoundError as error:
         raise ValueError("--lora needs peft, which is not installed; `pip install peft`.") from error
     is_generator = model.can_generate()
-    kind = TaskType.SEQ_2_SEQ_LM if is_generator else TaskType.SEQ_CLS  # whose head is trained and saved as a whole
-    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, task_type=kind))
+    kind = TaskType.SEQ_2_SEQ_LM if is_generator else TaskType.SEQ_CLS
+    head = None if is_generator else ["classification_head"]  # new, so trained and saved as a whole
+    return get_peft_model(model, LoraConfig(r=rank, lora_alpha=2 * rank, task_type=kind, modules_to_save=head))
 
 
 def callbacks_of(arguments: FinetuneArguments) -> list[Any]:

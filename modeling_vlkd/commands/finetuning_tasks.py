@@ -9,6 +9,8 @@ from .config_file import option_name, with_config
 TASKS = {  # the tasks: `--task NAME` is `finetune_NAME.py`, whose `main` takes all arguments
     "vqa": "questions about pictures, with answers in free words",
     "captioning": "captions of pictures, by cross-entropy and then by CIDEr (SCST)",
+    "glue": "classes of texts and of pairs of texts, as on GLUE",
+    "summarization": "summaries of texts, as of XSum",
 }
 DEFAULT_TASK = "vqa"
 
