@@ -61,7 +61,9 @@ class NGrams:
         keys, owners, orders = [], [], []
         current: np.ndarray = np.zeros(len(hashes), dtype=np.uint64)
         for further in range(LONGEST):
-            current = mix(current[: len(hashes) - further] * FACTOR + hashes[further:])  # by the place of the first word
+            current = mix(
+                current[: len(hashes) - further] * FACTOR + hashes[further:]
+            )  # by the place of the first word
             if not len(current):
                 break
             within = owner[: len(current)] == owner[further:]
