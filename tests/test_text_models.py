@@ -64,9 +64,9 @@ def test_texts_are_overlong_beyond_what_the_model_reads(classifiers, writers, to
     assert classifiers["vlkd"].overlong(TEXTS) == [False, False, False, False, True]
     length = len(tokenizer(TEXTS[0])["input_ids"])
     model = writers["bart"].model
-    assert WriterAdapter(model, tokenizer, max_length=length).overlong(TEXTS[:2]) == [False, True]
-    assert WriterAdapter(model, tokenizer, max_length=length - 1).overlong(TEXTS[:2]) == [True, True]
-    assert WriterAdapter(model, tokenizer, max_length=1000).max_length == 64
+    assert WriterAdapter(model, tokenizer, max_text_length=length).overlong(TEXTS[:2]) == [False, True]
+    assert WriterAdapter(model, tokenizer, max_text_length=length - 1).overlong(TEXTS[:2]) == [True, True]
+    assert WriterAdapter(model, tokenizer, max_text_length=1000).max_text_length == 64
 
 
 def test_no_texts_give_nothing(classifiers, writers):

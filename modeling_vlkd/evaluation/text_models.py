@@ -40,7 +40,7 @@ class TextAdapter:
     Args:
         tokenizer: of the model.
         batch_size: texts at a time.
-        max_length: longer texts are cut, in tokens; by default, and at most, what the model can read.
+        max_text_length: longer texts are cut, in tokens; by default, and at most, what the model can read.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class TextAdapter:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 32,
-        max_length: int | None = None,
+        max_text_length: int | None = None,
     ):
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         limit = read_limit(model, tokenizer)
-        self.max_length = limit if max_length is None else min(max_length, limit)
+        self.max_text_length = limit if max_text_length is None else min(max_text_length, limit)
 
     def overlong(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[bool]:
         encoded = self.tokenizer(list(texts), None if pairs is None else list(pairs), verbose=False)
-        return [len(ids) > self.max_length for ids in encoded["input_ids"]]
+        return [len(ids) > self.max_text_length for ids in encoded["input_ids"]]
 
     def batches(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Iterator[tuple[list[int], Any]]:
         """Give the inputs of each batch with the places of its texts; texts of like lengths go together.
@@ -64,7 +64,7 @@ class TextAdapter:
         Texts are padded on the right, so that what is made of one does not depend on the others.
         """
         encoded = self.tokenizer(
-            list(texts), None if pairs is None else list(pairs), truncation=True, max_length=self.max_length
+            list(texts), None if pairs is None else list(pairs), truncation=True, max_length=self.max_text_length
         )
         lengths = [len(ids) for ids in encoded["input_ids"]]
         order = sorted(
@@ -100,10 +100,10 @@ class WriterAdapter(TextAdapter):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 32,
-        max_length: int | None = None,
+        max_text_length: int | None = None,
         **generate_kwargs: Any,
     ):
-        super().__init__(model, tokenizer, batch_size, max_length)
+        super().__init__(model, tokenizer, batch_size, max_text_length)
         self.generate_kwargs = generate_kwargs
 
     def write(self, texts: Sequence[str]) -> list[str]:
