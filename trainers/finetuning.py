@@ -1,9 +1,11 @@
 """Finetune a VLKD on a task, on transformers' Seq2SeqTrainer, with the task's own metric in every evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from transformers import PreTrainedModel, Seq2SeqTrainer
 from transformers.trainer_utils import EvalLoopOutput, unwrap_peft_model
 
@@ -61,6 +63,25 @@ class FinetuningTrainer(CardTrainer, Seq2SeqTrainer):
         texts = evaluation.predict(self.bare_model, positions, self.args.eval_batch_size)
         found = dict(gather_object(list(zip(positions, texts))))
         return [found[position] for position in range(len(evaluation))]
+
+
+class ExampleMeanTrainer(FinetuningTrainer):
+    """A [`FinetuningTrainer`] whose loss is a sum over examples, divided by their number in the whole update.
+
+    They are counted over all micro-batches and processes, so the loss is the same however the update is split. In
+    training, `compute_loss` gets their number as `num_items_in_batch`.
+    """
+
+    counted: str  # a tensor of each batch that has a row for each example
+    loss_is_scaled_for_ga = True  # the micro-batches already add up to the update: Trainer must not divide again
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        examples = torch.tensor(float(sum(len(batch[self.counted]) for batch in batches)), device=self.args.device)
+        # The mean over processes, because DistributedDataParallel averages what each of them divides by it.
+        return batches, self.accelerator.reduce(examples, reduction="mean")
 
 
 def finetuning_examples(question_set: QuestionSet) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Finetune on questions with the answers of several people: each answer counts by the share of people who gave it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .collators import VLKDDataCollator, gather_images
-from .finetuning import FinetuningTrainer
+from .finetuning import ExampleMeanTrainer
 from .objectives import weighted_answer_loss
 
 
@@ -43,22 +42,13 @@ class WeightedAnswersCollator(VLKDDataCollator):
         return {"answers_each": counts, "answer_weights": weights, **super().__call__(pairs), **repeated}
 
 
-class VQAFinetuningTrainer(FinetuningTrainer):
-    """A [`FinetuningTrainer`] by [`weighted_answer_loss`], on batches of [`WeightedAnswersCollator`].
+class VQAFinetuningTrainer(ExampleMeanTrainer):
+    """Trains by [`weighted_answer_loss`], on batches of [`WeightedAnswersCollator`].
 
-    Questions are counted over all micro-batches and processes of an update, so the loss is the same however the update
-    is split. `label_smoothing_factor` is that of the loss.
+    `label_smoothing_factor` is that of the loss; an evaluation has none.
     """
 
-    loss_is_scaled_for_ga = True  # the micro-batches already add up to the update: Trainer must not divide again
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
-    ) -> tuple[list, Tensor | int | None]:
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        questions = torch.tensor(float(sum(len(batch["answers_each"]) for batch in batches)), device=self.args.device)
-        # The mean over processes, because DistributedDataParallel averages what each of them divides by it.
-        return batches, self.accelerator.reduce(questions, reduction="mean")
+    counted = "answers_each"
 
     def compute_loss(
         self,

@@ -43,6 +43,10 @@ KNOWN_ELSEWHERE = {
     "finetune_vqa": BOTH
     | dict.fromkeys(("data", "dataset", "train_data", "train_questions"), "questions")
     | dict.fromkeys(("val_questions", "test_questions", "eval_dataset", "eval_split"), "eval_questions"),
+    "finetune_captioning": BOTH
+    | dict.fromkeys(("data", "train_data", "pictures"), "dataset")
+    | dict.fromkeys(("annotations", "captions"), "references")
+    | dict.fromkeys(("val_split", "validation_split"), "eval_split"),
     "finetune_glue": BOTH | TEXTS | {"task_name": "glue_task"},
     "finetune_summarization": BOTH | TEXTS | {"text_column": "document_column", "num_beams": "generation_num_beams"},
 }

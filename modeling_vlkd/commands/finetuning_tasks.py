@@ -8,6 +8,7 @@ from .config_file import option_name, with_config
 
 TASKS = {  # the tasks: `--task NAME` is `finetune_NAME.py`, whose `main` takes all arguments
     "vqa": "questions about pictures, with answers in free words",
+    "captioning": "captions of pictures, by cross-entropy and then by CIDEr (SCST)",
     "glue": "classes of texts and of pairs of texts, as on GLUE",
     "summarization": "summaries of texts, as of XSum",
 }
@@ -33,7 +34,5 @@ def choose_task(argv: Sequence[str]) -> str:
 
 def other_tasks(task: str) -> str:
     """Tell, for the help of one task, how to see those of the others."""
-    if len(TASKS) == 1:
-        return ""
     lines = [f"  vlkd finetune --task {name} --help    {text}" for name, text in TASKS.items() if name != task]
     return "\n".join(["other tasks:", *lines]) + "\n"

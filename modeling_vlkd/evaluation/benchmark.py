@@ -11,11 +11,13 @@ class Benchmark(Protocol):
 
     Args:
         task: its name, as in `vlkd evaluate --task`.
-        ids: one for each example, all different.
+        ids: one for each example, all different; integers or texts.
     """
 
     task: str
-    ids: Sequence[int | str]
+
+    @property
+    def ids(self) -> Sequence[int | str]: ...
 
     def order(self) -> Sequence[int]:
         """Give all positions, ordered so that neighbors cost little together: one picture, like lengths."""

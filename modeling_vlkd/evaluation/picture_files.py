@@ -32,8 +32,9 @@ def find_picture_files(
     if not folder.is_dir():
         raise EvaluationError(f"There is no folder {folder}; give the one with the pictures.")
     by_name, by_number = list_pictures(folder)
-    found = {}
-    missing, unclear = [], []
+    found: dict[int, Path] = {}
+    missing: list[int] = []
+    unclear: list[int] = []
     for image in dict.fromkeys(image_ids):
         name = names.get(image)
         if name is not None and (folder / name).is_file():

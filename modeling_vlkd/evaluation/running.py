@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from tqdm import tqdm
 
@@ -16,6 +17,11 @@ from .json_files import show_json, write_json_file
 
 IDENTITY, PREDICTIONS = "run.json", "predictions-{}.jsonl"
 Row = dict[str, Any]
+
+
+def processes() -> PartialState:
+    """Join the processes that a launcher started, also those without an accelerator."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def run_benchmark(
@@ -42,7 +48,7 @@ def run_benchmark(
     Raises:
         EvaluationError: the folder holds predictions of another run, or cannot be written.
     """
-    folder, state = Path(folder), PartialState()
+    folder, state = Path(folder), processes()
     if state.is_main_process:
         claim(folder, {"task": benchmark.task, "examples": len(benchmark.ids), **(identity or {})})
     state.wait_for_everyone()

@@ -1,12 +1,26 @@
 """What a benchmark of text may ask of a model, and adapters for ours and for those of transformers."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as WRITERS,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS,
+)
 
+from .errors import EvaluationError
+from .models import kind_of, load_processor, load_weights, move, read_config
 from .vlkd_model import evaluating
 
 
@@ -126,3 +140,35 @@ def read_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> in
     """Find how many tokens a model reads at most: as many as it has positions, or fewer if its tokenizer says so."""
     positions = model.config.get_text_config().max_position_embeddings
     return min(positions, tokenizer.model_max_length)
+
+
+def load_writer(
+    name: str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str = "auto",
+    batch_size: int = 32,
+    **generate_kwargs: Any,
+) -> WriterAdapter:
+    """Load a VLKD, or an encoder-decoder of transformers, to write texts; arguments and errors as of [`load_model`].
+
+    Args:
+        generate_kwargs: for `generate()`.
+    """
+    refuse_other_models(name, WRITERS, "an encoder-decoder")
+    model = move(load_weights(AutoModelForSeq2SeqLM, name, dtype), device)
+    return WriterAdapter(model, load_processor(AutoTokenizer, name), batch_size, **generate_kwargs)
+
+
+def load_classifier(
+    name: str, device: torch.device | str | None = None, dtype: torch.dtype | str = "auto", batch_size: int = 32
+) -> ClassifierAdapter:
+    """Load a model with a classification head, a VLKD or another; arguments and errors as of [`load_model`]."""
+    refuse_other_models(name, CLASSIFIERS, "a classifier of texts")
+    model = move(load_weights(AutoModelForSequenceClassification, name, dtype), device)
+    return ClassifierAdapter(model, load_processor(AutoTokenizer, name), batch_size)
+
+
+def refuse_other_models(name: str, kinds: Collection[str], wanted: str):
+    kind = kind_of(read_config(name))
+    if kind != "vlkd" and kind not in kinds:
+        raise EvaluationError(f"{name} holds a model of type {kind!r}; give a VLKD or {wanted} of transformers.")
