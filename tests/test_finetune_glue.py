@@ -54,7 +54,7 @@ def test_an_adapter_trains_the_head_too(place: Path):
     assert main([*COMMAND.split(), *QUICK.split(), "--lora", "2", "--eval_strategy", "no"]) == 0
     model = AutoModelForSequenceClassification.from_pretrained("out")
     names = json.loads((place / "out" / "adapter" / "adapter_config.json").read_text())
-    assert names["modules_to_save"] == ["classification_head"]
+    assert "classification_head" in names["modules_to_save"]
     assert model.classification_head.out_proj.weight.shape[0] == 2
 
 

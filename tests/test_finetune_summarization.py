@@ -31,7 +31,7 @@ def test_a_run_is_measured_by_rouge_and_loads(place: Path, capsys):
     assert model.config.bridge_text_only is False
     state = json.loads((place / "out" / "trainer_state.json").read_text())
     measured = [entry for entry in state["log_history"] if "eval_rougeL" in entry]
-    assert [entry["step"] for entry in measured][0] == 0
+    assert measured[0]["step"] == 0
     assert {"eval_rouge1", "eval_rouge2", "eval_loss"} <= measured[-1].keys()
     assert "trained on documents and their summaries" in (place / "out" / "README.md").read_text()
 
