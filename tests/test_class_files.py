@@ -111,7 +111,7 @@ def test_faults_of_classes_are_told(tmp_path: Path, name: str, text: str, messag
 
 def test_imagenet_has_the_names_of_clip_in_the_order_of_its_folders():
     labels = [f"n{place:08d}" for place in reversed(range(1000))]
-    classes = read_classes("imagenet", labels * 2)
+    classes = read_classes(Path("imagenet"), labels * 2)
     assert list(classes) == sorted(labels)
     assert [classes[f"n{place:08d}"] for place in (0, 134, 517)] == ["tench", "crane bird", "construction crane"]
     with pytest.raises(EvaluationError, match="The pictures have 999 labels, and ImageNet 1,000;"):
@@ -123,7 +123,7 @@ def test_templates_are_those_of_clip_or_of_a_file(tmp_path: Path):
     openai = read_templates("openai")
     assert len(openai) == 80
     assert [each.replace("{}", "cat") for each in openai] == [t("cat") for t in open_clip.OPENAI_IMAGENET_TEMPLATES]
-    simple = read_templates("simple")
+    simple = read_templates(Path("simple"))
     assert len(simple) == 7
     assert set(simple) < set(openai)
     (tmp_path / "templates.txt").write_text("a {}.\n\n {} {{}}!\n")

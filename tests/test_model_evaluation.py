@@ -88,7 +88,10 @@ def test_several_models_are_one_table_and_one_that_fails_spoils_nothing(data: Pa
 BAD = {
     "no data": ([], "--task vqa needs --questions"),
     "no pictures": (["--questions", "official.json"], "holds no pictures, only their ids"),
-    "a split of vqa": (["--questions", "q.csv", "--split", "val"], "--split is for captioning, not for vqa"),
+    "a split of vqa": (
+        ["--questions", "q.csv", "--split", "val"],
+        "--split is for captioning and retrieval, not",
+    ),
     "the same model twice": (["--questions", "q.csv", "--checkpoint", "mine", "mine"], "is given twice; give it once"),
     "no model there": (["--questions", "q.csv", "--checkpoint", "./no"], "./no"),
     "a model and predictions": (["--questions", "q.csv", "--predictions", "p.json"], "not allowed with argument"),

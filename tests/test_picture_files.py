@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from modeling_vlkd.evaluation.errors import EvaluationError
-from modeling_vlkd.evaluation.picture_files import find_picture_files, open_pictures
+from modeling_vlkd.evaluation.picture_files import find_picture_files
 
 
 @pytest.fixture
@@ -41,14 +40,3 @@ def test_missing_and_doubtful_pictures_are_named(folder: Path):
         find_picture_files(folder, [12])
     with pytest.raises(EvaluationError, match="There is no folder"):
         find_picture_files(folder / "none", [12])
-
-
-def test_pictures_are_opened_one_by_one_and_a_broken_one_is_named(tmp_path: Path):
-    Image.new("RGB", (3, 2), "teal").save(tmp_path / "whole.png")
-    (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
-    pictures = open_pictures([tmp_path / "whole.png", tmp_path / "half.png", tmp_path / "none.png"])
-    assert next(pictures).getpixel((2, 1)) == (0, 128, 128)
-    with pytest.raises(EvaluationError, match=r"half.png cannot be read .*Mend the picture"):
-        next(pictures)
-    with pytest.raises(EvaluationError, match=r"none.png does not exist"):
-        next(open_pictures([tmp_path / "none.png"]))

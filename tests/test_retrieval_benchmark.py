@@ -113,6 +113,21 @@ def test_a_row_does_not_depend_on_its_batch(captions: Path, pictures: Path, adap
         torch.testing.assert_close(read_embedding(alone["embedding"]), read_embedding(row["embedding"]))
 
 
+def test_equal_captions_are_tied_though_rounding_differs(pictures: Path):
+    """Each picture is as near to the caption of the other as to its own, so each of them is right half of the time."""
+
+    class Rounding(ColorModel):
+        def embed_texts(self, texts: list[str]) -> Tensor:
+            embeds = super().embed_texts(texts)
+            return embeds + 1e-3 * torch.arange(embeds.numel()).view_as(embeds)
+
+    paths = dict.fromkeys((1, 2), pictures / "COCO_val2014_000000000010.png")
+    benchmark = RetrievalBenchmark({1: ["A red box."], 2: ["A red box."]}, paths)
+    overall = benchmark.report(benchmark.predict(Rounding(), range(4))).overall
+    assert overall["i2t_R@1"] == overall["t2i_R@1"] == 0.5
+    assert overall["i2t_median_rank"] == overall["t2i_median_rank"] == 1.5
+
+
 def test_the_first_captions_of_each_picture_are_taken_in_the_order_of_the_file(captions: Path, pictures: Path):
     benchmark = RetrievalBenchmark.from_files(captions, pictures, captions_per_image=2)
     assert benchmark.captions == {image: texts[:2] for image, texts in CAPTIONS.items()}

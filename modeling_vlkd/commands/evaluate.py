@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from modeling_vlkd.evaluation.glue_tasks import TASKS as GLUE_TASKS
 from modeling_vlkd.evaluation.prediction_files import score_answer_files, score_caption_files
 from modeling_vlkd.evaluation.report import Report
 from modeling_vlkd.evaluation.running import processes
@@ -84,6 +85,41 @@ def build_parser() -> Parser:
         help="of vqa: answers that a classifier could choose from; questions are then in-domain or out-of-domain",
     )
     data.add_argument(
+        "--captions-per-image", type=positive, help="of retrieval: take the first so many, 5 in published figures"
+    )
+    data.add_argument(
+        "--folds", type=positive, help="of retrieval: also average over so many parts; 5 of COCO's 5,000 are COCO 1K"
+    )
+    data.add_argument(
+        "--text-tower",
+        metavar="MODEL",
+        help="of retrieval and classification: have this CLIP's text tower read the texts (default: the model itself)",
+    )
+    data.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="of classification: CSV or JSON lines of image, label (default: folders)",
+    )
+    data.add_argument(
+        "--classes", type=Path, metavar="FILE", help="of classification: their names (default: the labels)"
+    )
+    data.add_argument(
+        "--templates", metavar="FILE", help="of classification: prompts with {}, or `openai` for CLIP's 80"
+    )
+    data.add_argument(
+        "--texts", type=Path, metavar="FILE", help="of infilling: a text a line, .txt or .gz; BARTs may stand beside"
+    )
+    data.add_argument("--limit", type=positive, help="of infilling: take the first so many texts")
+    data.add_argument(
+        "--data",
+        metavar="DATA",
+        help="of glue and summarization: CSV, JSON lines, parquet, a folder or Hub id; of glue the official .tsv too",
+    )
+    data.add_argument("--glue-task", choices=list(GLUE_TASKS), help="which of GLUE's")
+    data.add_argument("--document-column", metavar="NAME", help="of summarization (default: document, as in XSum)")
+    data.add_argument("--summary-column", metavar="NAME", help="of summarization (default: summary)")
+    data.add_argument(
         "--control", choices=CONTROLS, help="show no picture, another of the data set, or a gray one instead"
     )
 
@@ -160,7 +196,7 @@ def flag(name: str) -> str:
 def show(report: Report):
     if not processes().is_main_process:
         return
-    Console(soft_wrap=True).print(report.table())
+    Console(soft_wrap=True).print(*report.tables())
     if tokenizer := report.facts.get("tokenizer"):
         print(f"Words were told apart by {tokenizer}.")
 

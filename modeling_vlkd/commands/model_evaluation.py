@@ -75,7 +75,7 @@ def evaluate_model(args: argparse.Namespace, benchmark: Benchmark, name: str, fo
             save(folder / file_name, dict(zip(benchmark.ids, rows)))
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in report.scored]
         write_text_file(folder / "examples.jsonl", "".join(lines))
-        write_page(folder / "report.html", f"{args.task}: {name}", [report.table(name)], report.scored, args.seed)
+        write_page(folder / "report.html", f"{args.task}: {name}", report.tables(name), report.scored, args.seed)
     return report
 
 
@@ -115,7 +115,7 @@ def show_and_save(reports: Mapping[str, Report], output: Path, folders: Mapping[
         if report.overall == {}:
             print("Nothing was scored, for there are no annotations.")
         else:
-            console.print(report.table(name))
+            console.print(*report.tables(name))
     if len(reports) > 1:
         console.print(compare(reports))
     content = [report.as_dict() for report in reports.values()]

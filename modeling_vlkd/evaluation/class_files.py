@@ -118,7 +118,7 @@ def read_classes(source: str | Path, labels: Sequence[str]) -> dict[str, str]:
     Raises:
         EvaluationError: the file cannot be read or holds something else, a name is empty, or there twice.
     """
-    if source == IMAGENET:
+    if str(source) == IMAGENET:
         return name_imagenet(labels)
     path = Path(source)
     content: Any
@@ -163,10 +163,12 @@ def read_templates(source: str | Path | None = None) -> list[str]:
     """
     if source is None:
         return [PLAIN_TEMPLATE]
-    if source in TEMPLATE_SETS:
+    if str(source) in TEMPLATE_SETS:
         import open_clip  # takes seconds
 
-        chosen = open_clip.OPENAI_IMAGENET_TEMPLATES if source == "openai" else open_clip.SIMPLE_IMAGENET_TEMPLATES
+        chosen = (
+            open_clip.OPENAI_IMAGENET_TEMPLATES if str(source) == "openai" else open_clip.SIMPLE_IMAGENET_TEMPLATES
+        )
         return [template("{}") for template in chosen]  # functions of the name
     path = Path(source)
     if path.suffix.lower() == ".json":

@@ -24,8 +24,8 @@ from .class_files import (
     read_templates,
 )
 from .embeddings import EmbeddingModel
-from .picture_files import open_pictures
 from .report import Report, ScoredExample, bootstrap_interval
+from .shown_pictures import open_pictures
 
 
 BEST = 5  # classes of a picture that are kept

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from lmms_eval.api.instance import Instance
+from lmms_eval.api.instance import GenerationResult, Instance
 from lmms_eval.api.model import lmms
 from torch import Tensor
 from tqdm import tqdm
@@ -132,12 +132,13 @@ class VLKDForLmmsEval(lmms):
             texts += [cut_at(said[place], until) for place, until in enumerate(ends)]
         return texts
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance]) -> list[GenerationResult]:
         """Score continuations of our question prompts; see [`score_continuations`].
 
         Returns:
             For each, the *negative* logarithm of its probability, and whether it is what greedy search would write.
-            lmms-eval 0.7 wants a loss: its multiple choice takes the smallest.
+            lmms-eval 0.7 wants a loss: its multiple choice takes the smallest. The pair stands in a
+            `GenerationResult`, because 0.7.3 makes a text of any other value, which it cannot read afterwards.
         """
         processor, losses = self.adapter.processor, []
         for window in windows(requests, self.rank):
@@ -159,7 +160,9 @@ class VLKDForLmmsEval(lmms):
                     self.adapter.batch_size,
                 )
                 found |= dict(zip(places, scores))
-            losses += [(-found[place][0], found[place][1]) for place in range(len(window))]
+            for place in range(len(window)):
+                score, greedy = found[place]
+                losses.append(GenerationResult(text=(-score, greedy)))
         return losses
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:

@@ -3,12 +3,8 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from PIL import Image
-
-from modeling_vlkd.processing_vlkd import open_image
 
 from .errors import EvaluationError
 from .json_files import name_ids
@@ -75,16 +71,3 @@ def list_pictures(folder: Path) -> tuple[dict[str, list[Path]], dict[int, list[P
             if number := LAST_NUMBER.search(stem):
                 by_number[int(number[1])].append(path)
     return by_name, by_number
-
-
-def open_pictures(paths: Iterable[str | Path]) -> Iterator[Image.Image]:
-    """Open picture files one by one, so that whoever asks for them may hold as few in memory as he likes.
-
-    Raises:
-        EvaluationError: one is missing or no picture; with its name.
-    """
-    for path in paths:
-        try:
-            yield open_image(Path(path))
-        except (ValueError, OSError) as error:
-            raise EvaluationError(f"{error} Mend the picture or leave it out.") from error

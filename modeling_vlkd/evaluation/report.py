@@ -16,6 +16,7 @@ from .json_files import write_json_file
 
 
 RESAMPLES, LEVEL = 1000, 0.95  # of the bootstrap
+LARGE = 100
 LIBRARIES = ("transformers", "torch", "datasets")
 
 
@@ -89,40 +90,53 @@ class Report:
 
     def show(self, value: float) -> str:
         """Write a figure: shares with 3 digits, and percent with 2, as the official evaluator of VQAv2 gives it."""
-        return f"{value:.3f}" if isinstance(self.overall, dict) else f"{value:.2f}"
+        if not isinstance(self.overall, dict):
+            return f"{value:.2f}"
+        return f"{value:.3f}" if abs(value) < LARGE else f"{value:,.1f}"  # a rank, a perplexity
 
-    def table(self, title: str | None = None) -> Table:
-        """Draw all figures, a row each; the groups follow the whole."""
-        figures, show = self.figures, self.show
-        table = Table(f"{title or self.task}, {self.examples:,} examples")
-        for name in figures:
-            table.add_column(name, justify="right")
-        table.add_row("overall", *(show(value) for value in figures.values()), end_section=True)
+    def tables(self, title: str | None = None) -> list[Table]:
+        """Draw the figures of the whole, a row each, and those of each partition, a row for each of its parts."""
+        whole = Table(f"{title or self.task}, {self.examples:,} examples")
+        whole.add_column("overall", justify="right")
         if self.intervals:
-            shown = (self.intervals.get(name) for name in figures)
-            cells = ["" if each is None else f"{show(each[0])} to {show(each[1])}" for each in shown]
-            table.add_row("95 % of bootstrap samples", *cells, end_section=True)
-        for group in self.groups.values():
-            for number, (name, value) in enumerate(group.items(), start=1):
-                cells = [show(each) for each in (value.values() if isinstance(value, Mapping) else [value])]
-                table.add_row(name, *cells, end_section=number == len(group))
+            whole.add_column("95 % of bootstrap samples", justify="right")
+        for name, value in self.figures.items():
+            low_high = self.intervals.get(name)
+            whole.add_row(
+                name, self.show(value), *([] if low_high is None else [" to ".join(map(self.show, low_high))])
+            )
+        return [whole, *(self.table_of(name) for name in self.groups)]
+
+    def table_of(self, partition: str) -> Table:
+        """Draw the figures of the parts of a partition."""
+        parts = {
+            name: value if isinstance(value, Mapping) else {"accuracy": value}
+            for name, value in self.groups[partition].items()
+        }
+        table = Table(partition.replace("_", " "))
+        for name in dict.fromkeys(name for figures in parts.values() for name in figures):
+            table.add_column(name, justify="right")
+        for name, figures in parts.items():
+            table.add_row(name, *map(self.show, figures.values()))
         return table
 
 
 def compare(reports: Mapping[str, Report]) -> Table:
-    """Draw the figures of several models on one data set, a row each, and of a single figure its interval."""
+    """Draw the figures of several models on one data set: models are columns, and of a single figure rows."""
     first = next(iter(reports.values()))
     table = Table(f"{first.task}, {first.examples:,} examples")
+    if len(first.figures) == 1:
+        [name] = first.figures
+        for head in (name, "95 % of bootstrap samples"):
+            table.add_column(head, justify="right")
+        for model, report in reports.items():
+            interval = " to ".join(map(report.show, report.intervals.get(name, ())))
+            table.add_row(model, report.show(report.figures[name]), interval)
+        return table
+    for model in reports:
+        table.add_column(model, justify="right", overflow="fold")
     for name in first.figures:
-        table.add_column(name, justify="right")
-    alone = len(first.figures) == 1
-    if alone:
-        table.add_column("95 % of bootstrap samples", justify="right")
-    for model, report in reports.items():
-        cells = [report.show(value) for value in report.figures.values()]
-        if alone:
-            cells += [f"{report.show(low)} to {report.show(high)}" for low, high in report.intervals.values()]
-        table.add_row(model, *cells)
+        table.add_row(name, *(report.show(report.figures[name]) for report in reports.values()))
     return table
 
 

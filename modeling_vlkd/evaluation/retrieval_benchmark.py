@@ -12,9 +12,10 @@ from .caption_files import IMAGES, CaptionReferences, read_references
 from .embeddings import EmbeddingModel, read_embedding, write_embedding
 from .errors import EvaluationError
 from .json_entries import refuse
-from .picture_files import find_picture_files, open_pictures
+from .picture_files import find_picture_files
 from .ranking import IMAGE_TO_TEXT, RECALL_AT, TEXT_TO_IMAGE, Ranking, rank_both_ways, rank_folds
 from .report import Report, ScoredExample, bootstrap_interval
+from .shown_pictures import open_pictures
 
 
 @dataclass
@@ -104,7 +105,10 @@ class RetrievalBenchmark:
         embeds, first = [read_embedding(row["embedding"]) for row in rows], len(self.images)
         if len({len(each) for each in embeds[:first]}) > 1 or len({len(each) for each in embeds[first:]}) > 1:
             raise EvaluationError("The embeddings have different numbers of dimensions; give those of one model.")
-        image_embeds, text_embeds = torch.stack(embeds[:first]), torch.stack(embeds[first:])
+        # Equal captions were embedded in different batches, which changes the last bits; as one they are exactly tied.
+        one_of = {text: place for place, text in enumerate(self.texts)}
+        image_embeds = torch.stack(embeds[:first])
+        text_embeds = torch.stack([embeds[first + one_of[text]] for text in self.texts])
         ranking = rank_both_ways(image_embeds, text_embeds, self.image_of)
         groups = {}
         if self.folds is not None:

@@ -108,13 +108,18 @@ def shuffled(count: int, rng: random.Random) -> list[int]:
 
 
 def distill(
-    teachers: Teachers, train: Split, output: Path, replay: bool, seed: int, **recipe
+    teachers: Teachers, train: Split, output: Path, replay: bool, seed: int, bridge_text_only: bool = True, **recipe
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
-    """Train once, and save a checkpoint in `output` that `pipeline()` can load."""
+    """Train once, and save a checkpoint in `output` that `pipeline()` can load.
+
+    Args:
+        bridge_text_only: as that of [`VLKDConfig`].
+    """
     recipe = {"steps": STEPS, **RECIPE, **recipe}
     steps = recipe.pop("steps")
     torch.manual_seed(seed)
     model, processor = assemble(teachers)
+    model.config.bridge_text_only = bridge_text_only
     pairs = CaptionedPictures(teachers, train, steps * BATCH_SIZE, seed)
     align_text_projection(model, processor, list(pairs.text_embeds), torch.stack(list(pairs.text_embeds.values())))
     corpus = make_replay(teachers, processor, output, pairs, seed) if replay else None
