@@ -24,7 +24,7 @@ from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 
 from .clip_teacher import embed_images
 from .distilling import STEPS, WEIGHTS, Teachers, assemble, distill, embed_views, recorded_recipe
-from .frozen_prefix import train_frozen_prefix
+from .frozen_prefix import PREFIX_RECIPE, train_frozen_prefix
 from .reproduction_page import draw, markdown, terminal_table, verdict_lines
 from .scoring import Predictions, score_baselines, score_cider, score_model, score_reading, score_writing
 from .tables import FULL, TABLES, VARIANTS, PaperTable, Row
@@ -66,7 +66,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Give all that the training depends on."""
         if self.is_prefix:
-            return {"system": self.row.system, "steps": self.steps, "seed": self.seed}
+            return {"system": self.row.system, "seed": self.seed, "steps": self.steps, "recipe": PREFIX_RECIPE}
         recipe = {**recorded_recipe(), "max_steps": self.steps}
         return {"system": self.row.system, "seed": self.seed, "recipe": recipe, "arguments": self.arguments}
 
@@ -205,6 +205,7 @@ def reproduce(
         "steps": steps,
         "usual_steps": STEPS,
         "recipe": {**recorded_recipe(), "max_steps": steps},
+        "prefix_recipe": PREFIX_RECIPE,
         "each_seed": rows,  # by variant and row
         "baselines": laboratory.baselines,
         "versions": {"python": platform.python_version(), **versions},

@@ -193,7 +193,7 @@ means is larger than the pooled standard deviation, and has the same sign for ev
 "Yes/no, balanced" is the mean over plain and negated questions, on colors and on shapes, and over those to be answered
 yes and no. "Retrieval" is R@1 of each picture among 24 captions. "Reading text" is the share of questions about a
 written passage that are answered right. The Frozen-style prefix (arXiv:2106.13884) trains CLIP's vision tower and a
-matrix, whose output the same BART reads as two embeddings before its prompt; BART stays as it is. It embeds no texts,
+matrix, whose output the same BART reads as four embeddings before its prompt; BART stays as it is. It embeds no texts,
 so it has no retrieval. The dotted line in the plots is the commonest answer to each question.
 """
 
