@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEWEST := $(VENV)-newest
 MINIMUM := $(VENV)-minimum
+HARNESSES := $(VENV)-harnesses
 PINNED := --constraint constraints.txt
 
-.PHONY: demo test test-slow test-minimum test-newest coverage pins style check clean
+.PHONY: demo test test-slow test-minimum test-newest test-harnesses coverage pins style check clean
 
 $(VENV)/demo-installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +38,13 @@ test-newest:  ## the tests on the newest of everything; what it calls deprecated
 	$(NEWEST)/bin/python -m pip install --upgrade --upgrade-strategy eager --editable ".[test]"
 	$(NEWEST)/bin/python -m pytest --deprecations summary
 
+test-harnesses:  ## lmms-eval and lm-eval, which bring some eighty packages, on a tiny task each
+	$(PYTHON) -m venv $(HARNESSES)
+	grep -vE '^(protobuf|python-dateutil)=' constraints.txt > $(HARNESSES)/constraints  # they need older ones
+	$(HARNESSES)/bin/python -m pip install --constraint $(HARNESSES)/constraints --constraint .ci/harnesses.txt \
+		--editable ".[demo]" pytest pytest-timeout lmms_eval lm_eval
+	$(HARNESSES)/bin/python -m pytest -m harness tests/test_harnesses.py
+
 pins:  ## after `make test-newest` has passed: make its versions those of constraints.txt
 	grep '^#' constraints.txt > $(NEWEST)/pins
 	$(NEWEST)/bin/python -m pip freeze --all --exclude-editable | grep -viE '^(pip=|nvidia|cuda|triton)' >> $(NEWEST)/pins
@@ -55,4 +63,4 @@ check: $(VENV)/installed  ## formatting, lint and types, without changing anythi
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) $(NEWEST) $(MINIMUM) build dist *.egg-info
+	rm -rf $(VENV) $(NEWEST) $(MINIMUM) $(HARNESSES) build dist *.egg-info

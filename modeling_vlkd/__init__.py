@@ -19,6 +19,7 @@ _MODULES = {
     "VLKDModel": "modeling_vlkd",
     "VLKDForConditionalGeneration": "modeling_vlkd",
     "VLKDForSequenceClassification": "modeling_vlkd",
+    "VLKDForZeroShotImageClassification": "modeling_zero_shot_vlkd",
     "VLKDProcessor": "processing_vlkd",
     "VLKDVisualQuestionAnsweringPipeline": "pipeline_vlkd",
     "VLKDImageCaptioningPipeline": "pipeline_vlkd",
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .modeling_vlkd import VLKDForConditionalGeneration as VLKDForConditionalGeneration
     from .modeling_vlkd import VLKDForSequenceClassification as VLKDForSequenceClassification
     from .modeling_vlkd import VLKDModel as VLKDModel
+    from .modeling_zero_shot_vlkd import VLKDForZeroShotImageClassification as VLKDForZeroShotImageClassification
     from .pipeline_vlkd import VLKDImageCaptioningPipeline as VLKDImageCaptioningPipeline
     from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline as VLKDVisualQuestionAnsweringPipeline
     from .processing_vlkd import VLKDProcessor as VLKDProcessor

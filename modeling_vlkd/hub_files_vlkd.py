@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # one name from each file is enough
     from .memory_vlkd import build_memory as build_memory
     from .modeling_clip_resnet_vlkd import CLIPResNetVisionModelWithProjection as CLIPResNetVisionModelWithProjection
     from .modeling_vlkd import VLKDModel as VLKDModel
+    from .modeling_zero_shot_vlkd import VLKDForZeroShotImageClassification as VLKDForZeroShotImageClassification
     from .pipeline_vlkd import VLKDVisualQuestionAnsweringPipeline as VLKDVisualQuestionAnsweringPipeline
     from .processing_vlkd import VLKDProcessor as VLKDProcessor
     from .towers_vlkd import load_whole as load_whole
@@ -38,6 +39,7 @@ AUTO_MAP = {
     "AutoModelForVisualQuestionAnswering": "modeling_vlkd.VLKDForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_vlkd.VLKDForConditionalGeneration",
     "AutoModelForSequenceClassification": "modeling_vlkd.VLKDForSequenceClassification",
+    "AutoModelForZeroShotImageClassification": "modeling_zero_shot_vlkd.VLKDForZeroShotImageClassification",
     "AutoProcessor": "processing_vlkd.VLKDProcessor",
 }
 # Only one entry: with two, `pipeline(model=...)` without a task could not choose between them.

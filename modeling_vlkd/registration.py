@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -17,7 +18,6 @@ from transformers import (
     pipelines,
 )
 
-from . import modeling_vlkd
 from .configuration_vlkd import VLKDConfig
 from .hub_files_vlkd import AUTO_MAP
 from .image_processing_vlkd import VLKDImageProcessor
@@ -40,7 +40,8 @@ def register_auto_classes():
     AutoImageProcessor.register(VLKDConfig, image_processor_classes=backends, exist_ok=True)
     for auto_class, reference in AUTO_MAP.items():
         if auto_class.startswith("AutoModel"):
-            model_class = getattr(modeling_vlkd, reference.split(".")[1])
+            module, name = reference.split(".")
+            model_class = getattr(import_module(f".{module}", __package__), name)
             getattr(transformers, auto_class).register(VLKDConfig, model_class, exist_ok=True)
 
 

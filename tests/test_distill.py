@@ -532,14 +532,20 @@ def test_finetune_learns_the_questions(world, arguments, tmp_path, capsys):
     VLKDForConditionalGeneration.from_pretrained(tmp_path / "tuned")
 
 
-def test_finetuning_a_tower_that_no_step_would_see_is_refused(world, converted, tmp_path, capsys):
+@pytest.mark.parametrize("said", ["by the checkpoint", "by a flag"])
+def test_finetuning_trains_the_vision_tower_if_it_is_told_to(said, world, converted, tmp_path):
     model = VLKDForConditionalGeneration.from_pretrained(converted / "student")
-    model.config.freeze_vision_tower = False
-    model.save_pretrained(tmp_path / "unfrozen")
-    VLKDProcessor.from_pretrained(converted / "student").save_pretrained(tmp_path / "unfrozen")
-    flags = ["--checkpoint", tmp_path / "unfrozen", "--questions", world / "questions.csv", "--use_cpu", "true"]
-    assert main(["finetune", *map(str, flags), "--output_dir", str(tmp_path / "out"), "--report_to", "none"]) == 2
-    assert "unfrozen wants its vision tower trained" in capsys.readouterr().err
+    model.config.freeze_vision_tower = said == "by a flag"
+    model.save_pretrained(tmp_path / "before")
+    VLKDProcessor.from_pretrained(converted / "student").save_pretrained(tmp_path / "before")
+    flags = ["--checkpoint", tmp_path / "before", "--questions", world / "questions.csv", "--use_cpu", "true"]
+    flags += ["--output_dir", tmp_path / "out", "--report_to", "none", "--max_steps", "1"]
+    flags += ["--freeze_vision_tower", "false"] if said == "by a flag" else []
+    assert main(["finetune", *map(str, flags)]) == 0
+    before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("before", "out"))
+    name = "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"
+    assert not torch.equal(before[name], after[name])
+    assert not VLKDForConditionalGeneration.from_pretrained(tmp_path / "out").config.freeze_vision_tower
 
 
 def test_finetuning_does_not_go_on_with_other_questions(world, converted, tmp_path, capsys):

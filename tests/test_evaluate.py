@@ -71,7 +71,7 @@ def test_captions_get_the_official_metrics(files: Path, monkeypatch, capsys):
 
 
 BAD = {
-    "no predictions": (VQA[:2], "the following arguments are required: --predictions"),
+    "no predictions": (VQA[:2], "one of the arguments --checkpoint --predictions is required"),
     "no such file": ([*VQA[:3], "none.json", *VQA[4:]], "none.json does not exist"),
     "results of the other task": ([*VQA[:3], "captions.json", *VQA[4:]], "captions.json holds predicted captions"),
     "captions as answers": ([*CAPTIONING[:3], "answers.json", *CAPTIONING[4:]], "answers.json"),
@@ -80,8 +80,38 @@ BAD = {
     "half a file": ([*VQA[:3], "half.json", *VQA[4:]], "half.json ends in the middle of its line 1"),
     "missing prediction": ([*VQA[:3], "one.json", *VQA[4:]], "question 2"),
     "another split": ([*VQA[:3], "other.json", *VQA[4:]], "have no question in common"),
-    "split of vqa": ([*VQA, "--split", "test"], "--split is one of captioning, not of vqa"),
-    "questions of captioning": ([*CAPTIONING, "--questions", "questions.json"], "--questions are those of vqa"),
+    "an id that is none": (
+        [*VQA[:3], "wrong.json", *VQA[4:]],
+        "no entry in annotations.json for question 99",
+    ),
+    "an id as a text": ([*VQA[:3], "text.json", *VQA[4:]], "'question_id' is \"1\" in entry 1; write a whole number"),
+    "a prediction twice": ([*VQA[:3], "twice.json", *VQA[4:]], "more than one entry for question 2; keep one"),
+    "an answer without end": ([*VQA[:3], "endless.json", *VQA[4:]], "more than 1,000 characters in question 1"),
+    "no list": ([*VQA[:3], "object.json", *VQA[4:]], "object.json holds an object with the key"),
+    "an empty file": ([*VQA[:3], "empty.json", *VQA[4:]], "empty.json is empty; give predicted answers"),
+    "no text": ([*VQA[:3], "latin.json", *VQA[4:]], "Line 1 of latin.json is not UTF-8"),
+    "a question of another picture": ([*VQA, "--questions", "moved.json"], "other pictures stand in moved.json for"),
+    "a list without answers": ([*VQA, "--answer-list", "questions.json"], "questions.json holds no answers"),
+    "captions missing": ([*CAPTIONING[:3], "one_caption.json", *CAPTIONING[4:]], "there is no caption in one_caption"),
+    "an empty caption": ([*CAPTIONING[:3], "blank.json", *CAPTIONING[4:]], "'caption' is empty in image 6"),
+    "captions of another split": ([*CAPTIONING[:3], "others.json", *CAPTIONING[4:]], "have no image in common"),
+    "no split chosen": ([*CAPTIONING[:5], "karpathy.json"], "has several splits; choose one of test, val"),
+    "no such split": (
+        [*CAPTIONING[:5], "karpathy.json", "--split", "dev"],
+        "has no split 'dev'; choose one of",
+    ),
+    "captions without pictures": (
+        [*CAPTIONING[:5], "captions_only.json"],
+        "captions without a list of their",
+    ),
+    "a folder for a file": ([*CAPTIONING[:5], "."], ". is a folder; give captions by people"),
+    "predictions alone": (VQA[:4], "--predictions need --annotations to be compared with"),
+    "a batch without a model": ([*VQA, "--batch-size", "4"], "--batch-size is for --checkpoint"),
+    "split of vqa": ([*VQA, "--split", "test"], "--split is for captioning and retrieval, not for vqa"),
+    "questions of captioning": (
+        [*CAPTIONING, "--questions", "questions.json"],
+        "--questions is for vqa, not for captioning",
+    ),
     "unknown split": ([*CAPTIONING, "--split", "test"], "references.json has no splits"),
     "unknown task": (["--task", "vqaa", *VQA[2:]], "invalid choice: 'vqaa'"),
     "negative seed": ([*VQA, "--seed", "-1"], "--seed -1: give 0 or more"),
@@ -90,13 +120,38 @@ BAD = {
 }
 
 
+def write_bad_files(folder: Path):
+    """Write what somebody may give by mistake."""
+    sentences = [{"raw": "a dog"}]
+    karpathy = [{"split": name, "filename": "1.jpg", "imgid": 1, "sentences": sentences} for name in ("val", "test")]
+    moved = [{"question_id": number, "image_id": 7, "question": "what?"} for number in (1, 2)]
+    contents = {
+        "one.json": ANSWERS[:1],
+        "other.json": [{"question_id": 7, "answer": "red"}],
+        "wrong.json": [*ANSWERS, {"question_id": 99, "answer": "red"}],
+        "text.json": [{"question_id": "1", "answer": "red"}],
+        "twice.json": [*ANSWERS, ANSWERS[1]],
+        "endless.json": [{"question_id": 1, "answer": "red " * 750}, ANSWERS[1]],
+        "object.json": {"answers": ANSWERS},
+        "moved.json": {"questions": moved},
+        "one_caption.json": CAPTIONS[:1],
+        "blank.json": [CAPTIONS[0], {"image_id": 6, "caption": " "}],
+        "others.json": [{"image_id": 8, "caption": "a cat"}],
+        "karpathy.json": {"images": karpathy},
+        "captions_only.json": {"annotations": [{"image_id": 5, "caption": "a cat"}]},
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "half.json").write_text(json.dumps(ANSWERS)[:40])
+    (folder / "empty.json").write_text("\n")
+    (folder / "latin.json").write_bytes('[{"question_id": 1, "answer": "caf\xe9"}]'.encode("latin-1"))
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_wrong_is_one_line_and_nothing_is_written_over(name: str, files: Path, monkeypatch, capsys):
     words, message = BAD[name]
     monkeypatch.chdir(files)
-    (files / "half.json").write_text(json.dumps(ANSWERS)[:40])
-    (files / "one.json").write_text(json.dumps(ANSWERS[:1]))
-    (files / "other.json").write_text(json.dumps([{"question_id": 7, "answer": "red"}]))
+    write_bad_files(files)
     (files / "out.json").write_text("mine")
     words = words if "--json" in words else [*words, "--json", "out.json"]
     try:

@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForVisualQuestionAnswering,
+    AutoModelForZeroShotImageClassification,
     BartForConditionalGeneration,
     CLIPModel,
     CLIPVisionConfig,
@@ -30,11 +31,17 @@ from modeling_vlkd import (
     CLIPResNetVisionModelWithProjection,
     VLKDForConditionalGeneration,
     VLKDForSequenceClassification,
+    VLKDForZeroShotImageClassification,
     VLKDModel,
 )
 
 
-CLASSES = [VLKDModel, VLKDForConditionalGeneration, VLKDForSequenceClassification]
+CLASSES = [
+    VLKDModel,
+    VLKDForConditionalGeneration,
+    VLKDForSequenceClassification,
+    VLKDForZeroShotImageClassification,
+]
 
 
 def first_output(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -112,6 +119,7 @@ def test_heads_are_exchanged_over_the_same_body(make_model, inputs, tmp_path):
         (AutoModelForVisualQuestionAnswering, VLKDForConditionalGeneration),
         (AutoModelForSeq2SeqLM, VLKDForConditionalGeneration),
         (AutoModelForSequenceClassification, VLKDForSequenceClassification),
+        (AutoModelForZeroShotImageClassification, VLKDForZeroShotImageClassification),
     ],
 )
 def test_auto_classes_find_ours(tiny_checkpoint: Path, auto_class, model_class):

@@ -1,3 +1,4 @@
+import ast
 import base64
 import subprocess
 import sys
@@ -239,6 +240,7 @@ CLASSES_BY_AUTO_CLASS = {
     "ModelForVisualQuestionAnswering": "VLKDForConditionalGeneration",
     "ModelForSeq2SeqLM": "VLKDForConditionalGeneration",
     "ModelForSequenceClassification": "VLKDForSequenceClassification",
+    "ModelForZeroShotImageClassification": "VLKDForZeroShotImageClassification",
     "Processor": "VLKDProcessor",
     "ImageProcessor": "VLKDImageProcessor",
     "Tokenizer": "RobertaTokenizer",
@@ -262,6 +264,8 @@ for name in {auto_classes}:
 talker = pipeline("image-text-to-text", model="{checkpoint}", trust_remote_code=True)
 content = [dict(type="image", image=Image.new("RGB", (40, 50), "red")), dict(type="text", text="what is it?")]
 print(talker(text=[dict(role="user", content=content)], return_full_text=False)[0]["generated_text"])
+classifier = pipeline("zero-shot-image-classification", model="{checkpoint}", trust_remote_code=True)
+print(classifier(Image.new("RGB", (40, 50), "red"), candidate_labels=["box", "circle"]))
 answerer = pipeline("visual-question-answering", model="{checkpoint}", trust_remote_code=True)
 print(type(answerer).__name__, answerer(image=Image.new("RGB", (40, 50), "red"), question="what is it?"))
 answerer.model.save_pretrained("{again}")
@@ -282,13 +286,21 @@ def test_loads_with_trust_and_without_the_package(tiny_checkpoint: Path, answere
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     expected = answerer(image=Image.new("RGB", (40, 50), "red"), question="what is it?")
-    *loaded, reply, first, second = result.stdout.splitlines()
+    classifier = pipeline("zero-shot-image-classification", model=str(tiny_checkpoint))
+    classes = classifier(Image.new("RGB", (40, 50), "red"), candidate_labels=["box", "circle"])
+    *loaded, reply, found, first, second = result.stdout.splitlines()
     assert [line.split() for line in loaded] == [
         [name, of_class, "transformers" if name == "Tokenizer" else "transformers_modules"]
         for name, of_class in CLASSES_BY_AUTO_CLASS.items()
     ]
     assert reply  # to the chat about the picture
-    assert first == f"VLKDVisualQuestionAnsweringPipeline {expected}"
+    assert [each["label"] for each in ast.literal_eval(found)] == [each["label"] for each in classes]
+    assert ast.literal_eval(found)[0]["score"] == pytest.approx(classes[0]["score"], rel=1e-3)
+    assert "not supported" not in result.stderr
+    name, _, answers = first.partition(" ")
+    assert name == "VLKDVisualQuestionAnsweringPipeline"
+    [told], [wanted] = ast.literal_eval(answers), expected
+    assert (told["answer"], told["score"]) == (wanted["answer"], pytest.approx(wanted["score"], rel=1e-3))
     assert second == "transformers_modules"
     code_files = {path.name for path in Path(modeling_vlkd.__file__).parent.glob("*_vlkd.py")}
     assert code_files <= {path.name for path in (tmp_path / "again").iterdir()}

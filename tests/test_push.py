@@ -23,6 +23,7 @@ from modeling_vlkd.publishing.shareable import Shareable
 
 
 QUESTIONS = ["what color is the shape?", "why?"]
+CLASSES = ["box", "circle"]
 # The code by which each process reports what the model answers and its logits, which show that it is the same model.
 ASK = """
 import json, sys
@@ -49,7 +50,7 @@ def ask(name, **where):
 def tell():
     json.dump(told, open(sys.argv[1], "w"))
 """
-ASK = f"QUESTIONS = {QUESTIONS!r}\n{ASK}"
+ASK = f"QUESTIONS = {QUESTIONS!r}\nCLASSES = {CLASSES!r}\n{ASK}"
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def pushed(hub: LoopbackHub, place: Path) -> dict:
 
 def test_command_tells_what_is_there_and_how_to_load_it(hub: LoopbackHub, pushed: dict):
     commit, printed = hub.repos["alice/tiny"].tags["v1.0"], pushed["printed"]
-    assert printed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 19 files")
+    assert printed.startswith(f"{hub.hub.url}/alice/tiny, commit {commit[:7]}, tagged v1.0: 20 files")
     assert printed.splitlines()[-3:] == [
         "    from transformers import pipeline",
         '    answerer = pipeline("visual-question-answering", model="alice/tiny", revision="v1.0", '
@@ -173,6 +174,8 @@ model = AutoModelForImageTextToText.from_pretrained("alice/tiny", revision=COMMI
 processor = AutoProcessor.from_pretrained("alice/tiny", revision=COMMIT, **trust)
 told["auto"] = logits(model, processor)
 told["base"] = type(AutoModel.from_pretrained("alice/tiny", **trust)).__module__.partition(".")[0]
+classifier = pipeline("zero-shot-image-classification", model="alice/tiny", **trust)
+told["classes"] = classifier(picture, candidate_labels=CLASSES)
 told["tokens"] = AutoTokenizer.from_pretrained("alice/tiny", **trust)("why?")["input_ids"]
 for name in ("alice/by-hand", "alice/distilled", "alice/finetuned"):
     told[name] = ask(name, **trust)
@@ -213,6 +216,16 @@ def test_every_auto_class_finds_the_code(pulled: dict, expected: dict, tokenizer
     assert pulled["auto"] == pytest.approx(expected["logits"], rel=1e-4, abs=1e-5)
     assert pulled["config"] == pulled["base"] == "transformers_modules"
     assert pulled["tokens"] == tokenizer("why?")["input_ids"]
+
+
+def test_stranger_classifies_without_training(pulled: dict, place: Path):
+    """By transformers' own pipeline, which finds the code through the auto map alone."""
+    classifier = pipeline("zero-shot-image-classification", model=str(place / "tiny"))
+    expected = classifier(Image.open(place / "picture.png"), candidate_labels=CLASSES)
+    assert [each["label"] for each in pulled["classes"]] == [each["label"] for each in expected]
+    assert [each["score"] for each in pulled["classes"]] == pytest.approx(
+        [each["score"] for each in expected], rel=1e-3
+    )
 
 
 def test_private_repository_is_refused_without_a_token(pulled: dict):

@@ -7,12 +7,12 @@ from rich.console import Console
 
 import modeling_vlkd
 from modeling_vlkd.evaluation.errors import EvaluationError
-from modeling_vlkd.evaluation.report import Report, bootstrap_interval
+from modeling_vlkd.evaluation.report import Report, bootstrap_interval, compare
 
 
 def drawn(report: Report) -> str:
     console = Console(width=120, record=True, file=sys.stderr)
-    console.print(report.table())
+    console.print(*report.tables())
     return console.export_text()
 
 
@@ -31,12 +31,30 @@ def test_all_figures_are_in_the_file_and_in_the_table(tmp_path):
         assert text in shown
 
 
-def test_several_figures_are_columns_and_groups_rows():
+def test_several_figures_are_rows_and_parts_have_a_table_of_their_own():
     by_domain = {"near": {"Bleu_4": 0.5, "CIDEr": 2}}
-    report = Report("captioning", 2, {"Bleu_4": 0.25, "CIDEr": 1.5}, {"by_domain": by_domain})
-    lines = drawn(report).splitlines()
-    assert any(line.split() == ["│", "overall", "│", "0.250", "│", "1.500", "│"] for line in lines)
-    assert any(line.split() == ["│", "near", "│", "0.500", "│", "2.000", "│"] for line in lines)
+    report = Report(
+        "retrieval", 2, {"Bleu_4": 0.25, "median_rank": 1501.5}, {"by_domain": by_domain}, {"Bleu_4": (0, 1)}
+    )
+    lines = [line.strip(" │").rstrip(" │").split() for line in drawn(report).splitlines()]
+    assert ["Bleu_4", "│", "0.250", "│", "0.000", "to", "1.000"] in lines
+    assert ["median_rank", "│", "1,501.5"] in lines
+    assert ["near", "│", "0.500", "│", "2.000"] in lines
+
+
+def test_models_are_compared_figure_by_figure():
+    reports = {name: Report("retrieval", 2, {"R@1": share, "R@5": 0.5}) for name, share in (("a", 0.1), ("b", 0.2))}
+    assert [list(column.cells) for column in compare(reports).columns] == [
+        ["R@1", "R@5"],
+        ["0.100", "0.500"],
+        ["0.200", "0.500"],
+    ]
+    reports = {name: Report("vqa", 2, value, {}, {"accuracy": (1, 9)}) for name, value in (("a", 5.0), ("b", 6.5))}
+    assert [list(column.cells) for column in compare(reports).columns] == [
+        ["a", "b"],
+        ["5.00", "6.50"],
+        ["1.00 to 9.00", "1.00 to 9.00"],
+    ]
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):

@@ -14,6 +14,7 @@ CODE = {
     *("configuration_clip_resnet_vlkd.py", "configuration_vlkd.py", "generation_vlkd.py", "image_processing_vlkd.py"),
     *("modeling_clip_resnet_vlkd.py", "modeling_vlkd.py", "pipeline_vlkd.py", "processing_vlkd.py"),
     *("known_prefix_vlkd.py", "towers_vlkd.py", "memory_vlkd.py", "hub_files_vlkd.py"),
+    "modeling_zero_shot_vlkd.py",
 }
 REST = {"README.md", "config.json", "generation_config.json", "processor_config.json", "tokenizer_config.json"}
 REST |= {"tokenizer.json"}

@@ -7,8 +7,8 @@ import pytest
 from tiny_training import tiny_tokenizer
 from transformers import CLIPTokenizer
 
-from modeling_vlkd.trainers import TextInfilling, text_infilling
-from modeling_vlkd.trainers.text_infilling import draw_spans, poisson_quantiles
+from modeling_vlkd.evaluation import text_infilling
+from modeling_vlkd.evaluation.text_infilling import TextInfilling, draw_spans, poisson_quantiles
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,22 @@ def test_a_row_depends_on_its_seed_and_words_alone(tokenizer, infill):
     assert beside[: len(alone)].tolist() == alone.tolist()
     assert (beside[len(alone) :] == tokenizer.pad_token_id).all()
     assert infill(ids, np.array([4, 8])).tolist() != infill(ids, np.array([3, 7])).tolist()
+
+
+def test_what_was_taken_is_told(tokenizer, infill):
+    """Tokens that stay are those of the corrupted text without its masks; words go as a whole."""
+    ids = np.repeat(encode(tokenizer, [LONG, "a red box"]), 50, axis=0)
+    corruption = infill.corrupt(ids, np.arange(100))
+    assert corruption.input_ids.tolist() == infill(ids, np.arange(100)).tolist()
+    unkept = [tokenizer.mask_token_id, tokenizer.pad_token_id]
+    for row, clean, taken, word in zip(corruption.input_ids, ids, corruption.taken, corruption.word):
+        kept = clean[~taken & (clean != tokenizer.pad_token_id)]
+        assert row[~np.isin(row, unkept)].tolist() == kept.tolist()
+        words = 42 if (word >= 0).sum() > 10 else 3
+        assert set(word.tolist()) == {-1, *range(words)}
+        assert 0 < len(set(word[taken])) <= math.ceil(0.15 * words)
+        assert not set(word[taken]) & set(word[~taken])
+    assert tokenizer.decode(ids[0][corruption.word[0] == 5]).strip() == "blue"
 
 
 def test_an_empty_text_stays_empty(tokenizer, infill):

@@ -19,10 +19,10 @@ from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.conversion.assembling import convert
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
 from modeling_vlkd.generation_vlkd import generate_answers, generate_captions
 from modeling_vlkd.towers_vlkd import load_whole
 from modeling_vlkd.trainers import VLKDDistillationCollator
-from modeling_vlkd.trainers.text_infilling import TextInfilling
 
 
 def test_tensors_of_the_other_tower_are_ignored_without_a_warning(clip_folder, caplog):

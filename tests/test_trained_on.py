@@ -10,7 +10,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from modeling_vlkd.evaluation.questions import read_questions
+from modeling_vlkd.trainers.answered_questions import read_answered_questions
 from modeling_vlkd.trainers.captioned_images import load_captioned_images
 from modeling_vlkd.trainers.trained_on import OtherDataError, TrainedOn
 
@@ -82,7 +82,7 @@ def test_questions_are_told_by_what_they_ask(pictures, tmp_path):
     (tmp_path / "b.csv").write_text("answer,image,question\nbox,pictures/0.png,what?\ncircle,pictures/1.png,what?\n")
     (tmp_path / "c.csv").write_text("image,question,answer\npictures/0.png,what?,box\npictures/1.png,what?,disc\n")
     first, reordered, other = (
-        TrainedOn.of_questions(str(tmp_path / name), read_questions(tmp_path / name))
+        TrainedOn.of_questions(str(tmp_path / name), read_answered_questions(tmp_path / name))
         for name in ("a.csv", "b.csv", "c.csv")
     )
     assert first.fingerprint == reordered.fingerprint != other.fingerprint

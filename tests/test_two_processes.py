@@ -38,3 +38,12 @@ def test_two_processes_are_one_with_twice_the_batch(name: str, of_two: Path, tmp
     for entry, other in zip(expected, logged, strict=True):
         for term in compared & entry.keys():
             assert other[term] == pytest.approx(entry[term], rel=1e-4), term
+
+
+def test_two_processes_count_each_example_once(of_two: Path):
+    seen = [json.loads((of_two / "evaluated" / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+    asked = [[position for batch in each["asked"] for position in batch] for each in seen]
+    assert sorted(asked[0] + asked[1]) == list(range(11))
+    assert min(map(len, asked)) >= 4
+    for each in seen:
+        assert [row["square"] for row in each["rows"]] == [number**2 for number in range(11)]

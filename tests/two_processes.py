@@ -1,8 +1,9 @@
-"""Trains tiny models in two processes on the CPU: imported once, forked before anything is computed.
+"""Trains tiny models and runs a benchmark in two processes on the CPU: imported once, forked before any computation.
 
 The tests run the same functions in their own process, with batches of twice the size, and compare.
 """
 
+import json
 import os
 import socket
 import sys
@@ -12,9 +13,11 @@ from pathlib import Path
 import torch
 import torch.multiprocessing
 from distill_two_processes import main as distill
+from squares import Squares
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
 from transformers import Trainer, TrainingArguments
 
+from modeling_vlkd.evaluation.running import run_benchmark
 from modeling_vlkd.trainers import VLKDDataCollator
 
 
@@ -48,12 +51,21 @@ RUNS = {
 }
 
 
+def evaluate(folder: Path, rank: int):
+    """Run a benchmark, and write down what this process predicted and what it was given in the end."""
+    benchmark = Squares(11)
+    rows = run_benchmark(benchmark, None, folder, batch_size=2)
+    seen = {"asked": benchmark.asked, "rows": rows}
+    (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
+
+
 def train_all(rank: int, folder: Path, port: int):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for name, train in RUNS.items():
         train(folder / name, 2)
+    evaluate(folder / "evaluated", rank)
     torch.distributed.destroy_process_group()
 
 

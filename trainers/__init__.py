@@ -4,6 +4,7 @@ May import the model, publishing and evaluation.
 """
 
 from modeling_vlkd.evaluation.questions import make_question_set
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
 from modeling_vlkd.evaluation.vqa import QuestionSet, answer_accuracy
 
 from .captioned_images import load_captioned_images
@@ -17,7 +18,6 @@ from .initialization import align_text_projection
 from .objectives import image_text_contrastive_loss, text_infilling_loss, text_text_distance_loss
 from .replay import PictureImitation, ReplayCorpus, ReplayText
 from .task import DistillationTask
-from .text_infilling import TextInfilling
 from .text_teacher import TextTeacher
 from .vlkd_task import VLKDTask
 from .vlkd_trainer import VLKDDistillationTrainer

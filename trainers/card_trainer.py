@@ -32,6 +32,7 @@ IN_CARD_IF_CHANGED = (
 )
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
+CAPTIONING = {"CIDEr": "CIDEr", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}  # by their names in an evaluation
 RETRIEVAL = {  # for each direction: its name in a card, and the metric with the number of candidates
     "retrieval_i2t": ("caption of a picture", "retrieval_pairs"),
     "retrieval_t2i": ("picture of a caption", "retrieval_pictures"),
@@ -51,6 +52,7 @@ class RunFacts:
             told as such.
         results: metrics that were measured outside of the trainer.
         trained_on: the training data, for whoever resumes; by default their number.
+        tuned_on: what the model is finetuned on, in words.
     """
 
     provenance: Provenance
@@ -59,6 +61,7 @@ class RunFacts:
     eval_questions: Source = UNNAMED
     results: list[EvalResult] = field(default_factory=list)
     trained_on: TrainedOn | None = None
+    tuned_on: str = "questions about pictures"
 
 
 class CardTrainer(ResumableTrainer):
@@ -127,6 +130,7 @@ class CardTrainer(ResumableTrainer):
             location=location,
             stage=self.stage,
             provenance=provenance,
+            tuned_on=self.run_facts.tuned_on,
             parameters=count_parameters(model),
             image_rows=count_image_rows(model.config),
             tower_frozen=model.config.freeze_vision_tower,
@@ -197,6 +201,9 @@ def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
             if metric in metrics and metrics[candidates] > k:  # else all candidates are among the k nearest
                 text = f"{name}, R@{k} among {metrics[candidates]}"
                 results.append(result_on(facts.eval_pairs, "retrieval", f"recall_at_{k}", text, metrics[metric]))
+    for name, text in CAPTIONING.items():
+        if name in metrics:
+            results.append(result_on(facts.eval_pairs, "image-to-text", name.lower(), text, metrics[name]))
     if "vqa_accuracy" in metrics:
         results.append(result_on(facts.eval_questions, *VQA, metrics["vqa_accuracy"]))
     return results

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from modeling_vlkd.evaluation.random_numbers import mix, uniforms
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
 from modeling_vlkd.processing_vlkd import CAPTION_PREFIX
 
-from .draws import example_key, mix, uniforms
-from .text_infilling import TextInfilling
+from .draws import example_key
 
 
 # Streams of an example's `draw`; 1 is that of replayed texts.
@@ -191,8 +192,9 @@ class VLKDDataCollator:
 
     ```
 
-    An example has a `question` and an `answer`, put into the processor's prompt; or a `text` to read and a `target` to
-    write; and an image in one of the forms of [`gather_images`], or none. Labels are -100 where the text is padded.
+    An example has a `question` and an `answer`, put into the processor's prompt; or a `caption`, to be written from
+    the processor's caption prompt; or a `text` to read and a `target` to write; and an image in one of the forms of
+    [`gather_images`], or none. Labels are -100 where the text is padded.
 
     Args:
         model: if given, `decoder_input_ids` are made from the labels here; label smoothing needs that, for it takes
@@ -219,9 +221,13 @@ class VLKDDataCollator:
             questions = [example["question"] for example in examples]
             answers = [example["answer"] for example in examples]
             return self.processor.question_prompts(questions), self.processor.filled_questions(questions, answers)
+        if "caption" in examples[0]:
+            captions = [example["caption"] for example in examples]
+            return self.processor.caption_prompts(len(captions)), self.processor.filled_captions(captions)
         if "text" not in examples[0] or "target" not in examples[0]:
             raise ValueError(
-                f"Expected 'question' and 'answer', or 'text' and 'target', in each example, got {list(examples[0])}."
+                "Expected 'question' and 'answer', 'caption', or 'text' and 'target' in each example, got "
+                f"{list(examples[0])}."
             )
         return [example["text"] for example in examples], [example["target"] for example in examples]
 

@@ -1,4 +1,4 @@
-"""Random numbers without a state, and data sets whose examples bring them: what is drawn depends on a seed alone.
+"""Data sets whose examples bring random numbers without a state: what is drawn depends on a seed alone.
 
 Masks and replayed texts are drawn from these, so that they do not depend on how examples are spread over batches,
 micro-batches, loader workers and processes, and so that a resumed run draws what the uninterrupted one would have.
@@ -14,36 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from modeling_vlkd.evaluation.random_numbers import mix
 
-# Constants of SplitMix64, see `scramble`.
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+
 _DRAW = 0  # the stream of an example's own `draw`; replay reads others
 _CONTENT = ("caption", "input_ids", "image_embeds", "pixel_values", "image")
 _MOST_NUMBERS = 4096
-
-
-def scramble(numbers: np.ndarray) -> np.ndarray:
-    """Map 64-bit integers one to one onto well-spread ones (the finalizer of SplitMix64, Steele et al. 2014)."""
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is what is wanted
-        numbers = np.asarray(numbers, dtype=np.uint64) + _GOLDEN
-        numbers = (numbers ^ (numbers >> np.uint64(30))) * _MIX_1
-        numbers = (numbers ^ (numbers >> np.uint64(27))) * _MIX_2
-        return numbers ^ (numbers >> np.uint64(31))
-
-
-def mix(*numbers: int | np.ndarray) -> np.ndarray:
-    """Combine integers, or arrays of them that broadcast, into seeds: `mix(run_seed, epoch, example)`."""
-    seeds = np.zeros((), dtype=np.uint64)
-    for number in numbers:
-        seeds = scramble(seeds ^ np.asarray(number).astype(np.uint64))
-    return seeds
-
-
-def uniforms(seeds: np.ndarray, count: int, stream: int) -> np.ndarray:
-    """Draw `count` numbers in [0, 1) for each seed: `(batch,)` to `(batch, count)`. Streams are independent."""
-    bits = mix(np.asarray(seeds)[:, None], stream, np.arange(count))
-    return (bits >> np.uint64(11)) * 2.0**-53  # the 53 bits that a float has room for
 
 
 def example_key(example: dict[str, Any]) -> int:

@@ -86,3 +86,35 @@ def text_infilling_loss(logits: Tensor, labels: Tensor, num_tokens: Tensor | int
     """
     total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-100, reduction="sum")
     return total / ((labels != -100).sum().clamp(min=1) if num_tokens is None else num_tokens)
+
+
+def weighted_answer_loss(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    num_images: Tensor | int,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Compute the loss of generated answers: each counts by its weight, and the sum is divided by the images.
+
+    `sum_a w_a sum_t CE(a, t) / num_images`, as in ALBEF (arXiv:2107.07651, its code's `models/model_vqa.py`): an image
+    stands for a question about it, and the weights of a question's different answers, the share of people who gave
+    each, add up to 1. So a question counts alike whether people agreed or not.
+
+    Args:
+        logits: `(answers, length, vocabulary)`.
+        labels: `(answers, length)`, the filled prompts; -100 does not count.
+        weights: `(answers,)`, those of a question next to each other or anywhere.
+        num_images: the questions of the whole update, of which this may be a part.
+        label_smoothing: share of the target that all tokens of the vocabulary have alike.
+    """
+    if labels.shape != logits.shape[:2] or weights.shape != labels.shape[:1]:
+        raise ValueError(
+            f"Expected one weight and one row of labels per answer, got {tuple(weights.shape)} weights and "
+            f"{tuple(labels.shape)} labels for logits of {tuple(logits.shape)}."
+        )
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(
+        exact.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.view_as(labels).sum(dim=1) @ weights.to(exact.dtype) / num_images

@@ -11,11 +11,13 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from modeling_vlkd.evaluation.random_numbers import mix, uniforms
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
+
 from .collators import pad_rows
-from .draws import DrawnExamples, mix, uniforms
+from .draws import DrawnExamples
 from .objectives import text_infilling_loss
 from .replay import ReplayCorpus, ReplayText
-from .text_infilling import TextInfilling
 from .vlkd_task import VLKDTask
 
 

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow as pa
@@ -47,12 +48,21 @@ class TrainedOn:
         return cls(examples, f"{public_name(source)[0]}, split {split}", digest.hexdigest()[:32])
 
     @classmethod
-    def of_questions(cls, source: str, rows: Sequence[dict[str, str]]) -> "TrainedOn":
-        """Describe questions about pictures, as [`read_questions`] gives them."""
+    def of_questions(cls, source: str, rows: Sequence[Mapping[str, Any]]) -> "TrainedOn":
+        """Describe questions about pictures, as [`read_answered_questions`] gives them."""
         digest = hashlib.sha256()
         for row in rows:
-            add_row(digest, name_and_size(row["image"]), [row["question"], row["answer"]])
+            add_row(digest, name_and_size(row["image"]), [row["question"], *row["answers"]])
         return cls(len(rows), public_name(source)[0], digest.hexdigest()[:32])
+
+    @classmethod
+    def of_texts(cls, source: str, rows: Iterable[Sequence[str]]) -> "TrainedOn":
+        """Describe rows of texts, such as a document and its summary, or a text and its label."""
+        digest, examples = hashlib.sha256(), 0
+        for texts in rows:
+            add_row(digest, ("", None), texts)
+            examples += 1
+        return cls(examples, public_name(source)[0], digest.hexdigest()[:32])
 
     def __str__(self) -> str:
         name = self.name or "data without a name"

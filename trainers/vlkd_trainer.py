@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput, has_length
 
+from modeling_vlkd.evaluation.text_infilling import TextInfilling
 from modeling_vlkd.evaluation.vqa import QuestionSet, answer_accuracy
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 from modeling_vlkd.publishing.cards import has_replay
@@ -20,7 +21,6 @@ from .distillation_trainer import DistillationTrainer
 from .draws import draw_from
 from .replay import ReplayCorpus
 from .replay_task import ReplayCollator, ReplayExamples, VLKDReplayTask
-from .text_infilling import TextInfilling
 from .vlkd_task import VLKDTask
 
 

@@ -27,7 +27,7 @@ from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
 from .config_file import with_config
-from .outcome import diverged, example_command, refuse_diverged, warn_of_rise
+from .outcome import diverged, example_command, finish
 from .pictures import load_checkpoint
 from .training_parser import TrainingParser, checkpoint_to_resume, require_writable
 
@@ -121,13 +121,8 @@ def main(argv: list[str]) -> int:
     if fault is None:
         changed = unseen is not None and choose_decoding_at_the_end(trainer, unseen)
         evaluate_at_the_end(trainer, anew=changed)
-    trainer.save_model()
-    trainer.save_state()
-    trainer.create_model_card()
-    refuse_diverged(fault, training.output_dir, training.learning_rate)
-    warn_of_rise("vlkd distill", trainer.state.log_history)
     example = example_command(training.output_dir, arguments.dataset)
-    print(f"The distilled model is in {training.output_dir}; try\n  {example}")
+    finish("vlkd distill", trainer, fault, "distilled", example)
     return 0
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from modeling_vlkd.publishing.provenance import is_hub_id
 
 from .config_file import option_name, with_config
+from .finetuning_tasks import choose_task
 
 
-# Flags of other programs, and the flag with the same meaning here. BOTH holds those of both training commands.
+# Flags of other programs, and the flag with the same meaning here, by the name of the command's module. BOTH holds
+# those of all training commands.
 BOTH = {
     **dict.fromkeys(("batch", "batch_size", "bs", "train_batch_size"), "per_device_train_batch_size"),
     **dict.fromkeys(("eval_batch_size", "val_batch_size"), "per_device_eval_batch_size"),
@@ -26,6 +28,11 @@ BOTH = {
     "resume": "resume_from_checkpoint",
     "cpu": "use_cpu",
 }
+TEXTS = {
+    **dict.fromkeys(("train_file", "data", "dataset", "train_dataset"), "train_data"),
+    **dict.fromkeys(("validation_file", "eval_file", "dev_file", "eval_dataset"), "eval_data"),
+    **dict.fromkeys(("max_seq_length", "max_length", "max_source_length"), "max_text_length"),
+}
 KNOWN_ELSEWHERE = {
     "distill": BOTH
     | dict.fromkeys(("clip", "image_model", "vision_model"), "vision")
@@ -33,12 +40,23 @@ KNOWN_ELSEWHERE = {
     | dict.fromkeys(("data", "train_data", "images", "pictures"), "dataset")
     | dict.fromkeys(("val_split", "validation_split", "eval_dataset"), "eval_split")
     | {"eval_questions": "questions"},
-    "finetune": BOTH
+    "finetune_vqa": BOTH
     | dict.fromkeys(("data", "dataset", "train_data", "train_questions"), "questions")
     | dict.fromkeys(("val_questions", "test_questions", "eval_dataset", "eval_split"), "eval_questions"),
+    "finetune_captioning": BOTH
+    | dict.fromkeys(("data", "train_data", "pictures"), "dataset")
+    | dict.fromkeys(("annotations", "captions"), "references")
+    | dict.fromkeys(("val_split", "validation_split"), "eval_split"),
+    "finetune_glue": BOTH | TEXTS | {"task_name": "glue_task"},
+    "finetune_summarization": BOTH | TEXTS | {"text_column": "document_column", "num_beams": "generation_num_beams"},
 }
-FILES = ("questions", "eval_questions", "replay")
+FILES = (
+    *("questions", "annotations", "eval_questions", "eval_annotations", "extra_questions"),
+    *("replay", "references", "eval_references"),
+)
 MODELS = ("vision", "text", "checkpoint", "teacher")
+DATA = ("dataset", "train_data", "eval_data")  # files, folders or Hub ids
+FOLDERS = ("images", "eval_images", "extra_images")
 
 
 def refuse_early(command: str, argv: Sequence[str]):
@@ -47,22 +65,28 @@ def refuse_early(command: str, argv: Sequence[str]):
     A name that may be a Hub id is not taken for a local path.
 
     Raises:
-        FileNotFoundError, ValueError: one of these; the flag may also stand in the file of `--config`.
+        FileNotFoundError, ValueError: one of these, or there is no such `--task`; the flag may also stand in the file
+            of `--config`.
     """
     values = last_values(with_config(argv))
     if {"help", "help_all"} & set(values):
         return
+    module = f"finetune_{choose_task(argv)}" if command == "finetune" else command
     for option, value in values.items():
-        known = KNOWN_ELSEWHERE[command].get(option)
+        known = KNOWN_ELSEWHERE[module].get(option)
         if known is not None:
             raise ValueError(f"unrecognized arguments: --{option} {value}".rstrip() + f"; did you mean --{known}?")
         path = Path(value)
         if option in FILES and value and not path.is_file():
             fault = "is a folder" if path.is_dir() else "does not exist"
             raise FileNotFoundError(f"--{option} {value} {fault}; give a file.")
-        is_name = is_hub_id(value) and (option != "dataset" or "/" in value)
-        if option in (*MODELS, "dataset") and value and not path.exists() and not is_name:
-            file = ", a parquet file" if option == "dataset" else ""
+        if option in FOLDERS and value and not path.is_dir():
+            raise FileNotFoundError(
+                f"--{option} {value} {'is a file' if path.exists() else 'does not exist'}; give a folder."
+            )
+        is_name = is_hub_id(value) and (option not in DATA or "/" in value)
+        if option in (*MODELS, *DATA) and value and not path.exists() and not is_name:
+            file = ", a parquet file" if option == "dataset" else ", a file" if option in DATA else ""
             raise FileNotFoundError(f"--{option} {value} does not exist; give a folder{file} or a Hub id, USER/NAME.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import Trainer
 
-from modeling_vlkd.trainers.card_trainer import NO_LOSS
+from modeling_vlkd.trainers.card_trainer import NO_LOSS, CardTrainer
 
 from .pictures import is_picture
 
@@ -55,6 +55,26 @@ def warn_of_rise(command: str, log: Sequence[dict[str, Any]]):
             "lower --learning_rate.",
             file=sys.stderr,
         )
+
+
+def finish(command: str, trainer: CardTrainer, fault: str | None, how: str, example: str):
+    """Save the model and its card, refuse it if it diverged, warn if the loss rose, and say what to try.
+
+    Args:
+        command: for warnings: "vlkd distill".
+        fault: as `diverged` returns it.
+        how: it was made: "distilled" or "finetuned".
+        example: a command to try.
+
+    Raises:
+        ValueError: the run diverged.
+    """
+    trainer.save_model()
+    trainer.save_state()
+    trainer.create_model_card()
+    refuse_diverged(fault, trainer.args.output_dir, trainer.args.learning_rate)
+    warn_of_rise(command, trainer.state.log_history)
+    print(f"The {how} model is in {trainer.args.output_dir}; try\n  {example}")
 
 
 def loss_entries(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,18 +11,15 @@ from urllib.request import url2pathname
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from tqdm import tqdm
-from transformers import PreTrainedConfig
-from transformers.utils import logging
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.evaluation.models import kind_of, load_vlkd, read_config
+from modeling_vlkd.evaluation.picture_files import PICTURE_SUFFIXES
 from modeling_vlkd.processing_vlkd import open_image
-from modeling_vlkd.towers_vlkd import load_whole
 
 
 DEFAULT_CHECKPOINT = "vlkd-demo"
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 FEW = 16  # up to so many pictures there is no progress bar: they are done before anybody could read it
 
 
@@ -75,43 +72,16 @@ def load_checkpoint(
 
     Raises:
         ValueError: not a VLKD checkpoint, or an incomplete one.
-        OSError: there is no such folder.
+        OSError: there is no such folder, or its configuration cannot be read.
     """
-    if os.path.isfile(name):
-        raise ValueError(f"--checkpoint {name} is a file; name the folder of a checkpoint.")
-    if not os.path.isdir(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
+    if not os.path.exists(name) and (name == DEFAULT_CHECKPOINT or name.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"There is no checkpoint {name}; run `vlkd demo` to make one, or give --checkpoint.")
-    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
-        raise FileNotFoundError(f"{name} holds no checkpoint: there is no config.json in it.")
-    logging.disable_progress_bar()
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(name)
-    except (OSError, ValueError) as error:
-        if os.path.isdir(name):
-            raise
-        raise ValueError(f"There is no folder {name!r}, and on the Hub: {str(error).splitlines()[0]}") from error
-    if not isinstance(config, dict) or config.get("model_type") != "vlkd":
-        kind = config.get("model_type") if isinstance(config, dict) else config
+    kind = kind_of(read_config(name))
+    if kind != "vlkd":
         raise ValueError(
             f"{name} holds a model of type {kind!r}, not 'vlkd'; `vlkd convert` makes one of a CLIP and a BART."
         )
-    try:
-        model = load_whole(VLKDForConditionalGeneration, name, dtype=dtype)
-    except SafetensorError as error:
-        raise ValueError(f"The weights of {name} are truncated or damaged ({error}); fetch them again.") from error
-    device = device or torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    try:
-        model = model.to(device)
-    except RuntimeError as error:
-        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    try:
-        return model, VLKDProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".:")
-        raise ValueError(
-            f"The processor of {name} cannot be loaded ({reason}); save it there again: "
-            "`processor.save_pretrained(folder)`."
-        ) from error
+    return load_vlkd(name, device, dtype)
 
 
 def refuse_overlong(processor: VLKDProcessor, texts: Sequence[str], remedy: str):

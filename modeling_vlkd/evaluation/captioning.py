@@ -1,21 +1,23 @@
 """Image captioning, COCO's and NoCaps': how near the captions of a model are to those of people."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from PIL import Image
-
-from modeling_vlkd.processing_vlkd import open_image
+from typing import Any
 
 from .caption_files import DOMAINS, CaptionReferences, check_together
 from .caption_metrics import score_groups
 from .errors import EvaluationError
+from .json_entries import refuse
 from .json_files import name_ids
 from .protocol import Caption, VisionLanguageModel
+from .report import Report, ScoredExample, bootstrap_interval
+from .shown_pictures import ShownPictures, open_pictures
 
 
 ENTIRE = "entire"  # what NoCaps calls all domains together
+MEANS = ("CIDEr", "ROUGE_L")  # of COCO's metrics, those that are means over pictures
+HIGHEST_CIDER = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,63 @@ def evaluate_captions(
     return CaptioningResult(entire.overall, entire.each, entire.tokenizer, by_domain)
 
 
+def report_captions(
+    captions: Mapping[int, str],
+    references: CaptionReferences,
+    seed: int = 0,
+    source: str = "the set of captions",
+) -> Report:
+    """Score captions as [`evaluate_captions`] does, and report it.
+
+    Args:
+        seed: of the bootstrap.
+        source: what messages call the captions: their file.
+    """
+    result = evaluate_captions(captions, references, source=source)
+    groups = {} if result.by_domain is None else {"by_domain": result.by_domain}
+    intervals = {name: bootstrap_interval([each[name] for each in result.each.values()], seed) for name in MEANS}
+    scored = [
+        ScoredExample(image, min(scores["CIDEr"] / HIGHEST_CIDER, 1.0), captions[image], references.captions[image])
+        for image, scores in result.each.items()
+    ]
+    facts = {"tokenizer": result.tokenizer}
+    return Report("captioning", len(captions), result.overall, groups, intervals, facts, scored)
+
+
+@dataclass
+class CaptioningBenchmark:
+    """Pictures to be captioned by a [`VisionLanguageModel`], and what people wrote about them.
+
+    Raises:
+        EvaluationError: a picture is missing, by its id, or the control shows none.
+    """
+
+    references: CaptionReferences
+    shown: ShownPictures
+    task: str = "captioning"
+
+    def __post_init__(self):
+        self.ids = list(self.references.captions)
+        lost = [image for image in self.ids if image not in self.shown.files]
+        refuse(lost, "The pictures", "there is no file of", "give the folder of their split", "picture", "pictures")
+        if self.shown.hidden:
+            raise EvaluationError("Without a picture there is nothing to caption; take the control shuffled or blank.")
+
+    def order(self) -> range:
+        return range(len(self.ids))
+
+    def predict(self, model: VisionLanguageModel, positions: Sequence[int]) -> list[dict[str, Any]]:
+        captions = model.caption(model.look(self.shown.show([self.ids[position] for position in positions])))
+        return [{"caption": caption.text, "score": caption.score} for caption in captions]
+
+    def report(self, rows: Sequence[dict[str, Any]], seed: int) -> Report:
+        captions = {image: row["caption"] for image, row in zip(self.ids, rows, strict=True)}
+        report = report_captions(captions, self.references, seed)
+        for place, scored in enumerate(report.scored):
+            report.scored[place] = replace(scored, image=str(self.shown.files[int(scored.id)]))
+        return report
+
+
 def caption_pictures(model: VisionLanguageModel, paths: Sequence[str | Path]) -> list[Caption]:
     """Caption picture files with any model, in their order.
 
@@ -77,14 +136,7 @@ def caption_pictures(model: VisionLanguageModel, paths: Sequence[str | Path]) ->
             f"There {name_ids(missing, 'is no picture', 'are no pictures')}; mend the folder or the names."
         )
 
-    def pictures() -> Iterator[Image.Image]:
-        for path in paths:
-            try:
-                yield open_image(Path(path))
-            except (ValueError, OSError) as error:
-                raise EvaluationError(f"{error} Mend the picture or leave it out.") from error
-
-    captions = model.caption(model.look(pictures()))
+    captions = model.caption(model.look(open_pictures(paths)))
     if len(captions) != len(paths):
         raise EvaluationError(
             f"The model gave {len(captions)} captions for {len(paths)} pictures; it should give one each."

@@ -71,10 +71,16 @@ def is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
 
 
 def write_json_file(path: Path, value: Any, indent: int | None = None):
-    """Write a file completely or, if that fails, not at all: then what stood there before stays.
+    """Write a value as JSON, as [`write_text_file`] writes.
 
     Args:
         indent: of a file that people read; by default all is on one line.
+    """
+    write_text_file(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_text_file(path: Path, text: str):
+    """Write a file completely or, if that fails, not at all: then what stood there before stays.
 
     Raises:
         EvaluationError: it cannot be written there.
@@ -82,7 +88,7 @@ def write_json_file(path: Path, value: Any, indent: int | None = None):
     partial = path.with_name(path.name + ".partial")
     try:
         try:
-            partial.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+            partial.write_text(text, encoding="utf-8")
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)

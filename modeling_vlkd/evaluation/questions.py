@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from modeling_vlkd.processing_vlkd import VLKDProcessor, open_image
 
-from .tables import read_csv, read_json, refuse_missing_columns, refuse_other_encodings
+from .tables import filled_fields, read_table
 from .vlkd_model import VLKDAdapter
 from .vqa import QuestionSet
 
@@ -31,27 +31,15 @@ def read_questions(path: str | Path) -> list[dict[str, str]]:
             number.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give a CSV or JSON-lines file with image, question, answer.")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a CSV or JSON-lines file with image, question, answer.")
-    if path.suffix not in (".csv", ".jsonl", ".json"):
-        raise ValueError(f"{path} is neither .csv nor .jsonl; give a file with the columns image, question, answer.")
-    refuse_other_encodings(path)
     rows: list[dict[str, str]] = []
     pictures: set[Path] = set()
-    # Not read by `datasets`, to which the answers "None" and "NA" are no text, and "007" is a number.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for line, row in read_csv(file, path, COLUMNS) if path.suffix == ".csv" else read_json(file, path):
-            refuse_missing_columns(COLUMNS, list(row), f"Line {line} of {path}")
-            fields = {name: "" if row[name] is None else str(row[name]).strip() for name in COLUMNS}
-            if empty := [name for name, value in fields.items() if not value]:
-                raise ValueError(f"Line {line} of {path} has an empty {empty[0]}; fill it in or leave it out.")
-            image = path.parent / fields["image"]
-            if image not in pictures and not image.is_file():
-                raise FileNotFoundError(f"Line {line} of {path}: there is no picture {image}; mend the path.")
-            pictures.add(image)
-            rows.append(fields | {"image": str(image), "place": f"Line {line} of {path}"})
+    for line, row in read_table(path, COLUMNS):
+        fields = filled_fields(row, COLUMNS, f"Line {line} of {path}")
+        image = path.parent / fields["image"]
+        if image not in pictures and not image.is_file():
+            raise FileNotFoundError(f"Line {line} of {path}: there is no picture {image}; mend the path.")
+        pictures.add(image)
+        rows.append(fields | {"image": str(image), "place": f"Line {line} of {path}"})
     if not rows:
         raise ValueError(f"{path} holds no questions; give a file with the columns image, question, answer.")
     return rows
@@ -95,13 +83,18 @@ def refuse_overlong(questions: Sequence[str], answers: Sequence[str], where: Seq
     Raises:
         ValueError: with its row or line, and how many tokens it has.
     """
-    prompts = processor.question_prompts(questions)
-    targets = processor.filled_questions(questions, answers)
+    refuse_overlong_texts(processor.question_prompts(questions), where, processor)
+    refuse_overlong_texts(processor.filled_questions(questions, answers), where, processor)
+
+
+def refuse_overlong_texts(
+    texts: Sequence[str], where: Sequence[str], processor: VLKDProcessor, remedy: str = "shorten it"
+):
+    """Stop at a text that is longer than the model can read; `where` says of each from which row or line it is."""
     limit = processor.tokenizer.model_max_length
-    for texts in (prompts, targets):
-        for place, tokens in zip(where, processor.tokenizer(texts, verbose=False)["input_ids"]):
-            if len(tokens) > limit:
-                raise ValueError(f"{place} has {len(tokens)} tokens, the model reads at most {limit}; shorten it.")
+    for place, tokens in zip(where, processor.tokenizer(list(texts), verbose=False)["input_ids"]):
+        if len(tokens) > limit:
+            raise ValueError(f"{place} has {len(tokens)} tokens, the model reads at most {limit}; {remedy}.")
 
 
 def picture_key(image: Any, place: str) -> tuple[str | bytes, Image.Image | None]:

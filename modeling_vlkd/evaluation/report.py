@@ -16,7 +16,28 @@ from .json_files import write_json_file
 
 
 RESAMPLES, LEVEL = 1000, 0.95  # of the bootstrap
+LARGE = 100
 LIBRARIES = ("transformers", "torch", "datasets")
+
+
+@dataclass(frozen=True)
+class ScoredExample:
+    """One prediction, as a person would look at it.
+
+    Args:
+        score: 0 to 1; None where nothing is known to compare with.
+        said: what the model said.
+        truth: what is right, one or several texts.
+        asked: the question, or the text that was read.
+        image: the file of its picture.
+    """
+
+    id: int | str
+    score: float | None
+    said: str
+    truth: Sequence[str]
+    asked: str = ""
+    image: str | None = None
 
 
 @dataclass
@@ -30,6 +51,7 @@ class Report:
         groups: figures of parts, by the name of the partition: `{"by_answer_type": {"yes/no": 70.1, ...}}`.
         intervals: of the figures that are means over examples: where they lie in 95 % of bootstrap samples.
         facts: what else there is to say, such as which tokenizer was used.
+        scored: each example, if they are known.
     """
 
     task: str
@@ -38,6 +60,7 @@ class Report:
     groups: dict[str, dict[str, Any]] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    scored: list[ScoredExample] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Give all figures, with the versions of the software."""
@@ -60,27 +83,61 @@ class Report:
         """
         write_json_file(Path(path), self.as_dict(), indent=2)
 
-    def table(self) -> Table:
-        """Draw all figures, a row each; the groups follow the whole."""
-        figures = self.overall if isinstance(self.overall, dict) else {"accuracy": self.overall}
-        digits = 3 if isinstance(self.overall, dict) else 2  # shares, and percent as the official evaluator gives it
+    @property
+    def figures(self) -> dict[str, float]:
+        """Name the figures of the whole."""
+        return self.overall if isinstance(self.overall, dict) else {"accuracy": self.overall}
 
-        def show(value: float) -> str:
-            return f"{value:.{digits}f}"
+    def show(self, value: float) -> str:
+        """Write a figure: shares with 3 digits, and percent with 2, as the official evaluator of VQAv2 gives it."""
+        if not isinstance(self.overall, dict):
+            return f"{value:.2f}"
+        return f"{value:.3f}" if abs(value) < LARGE else f"{value:,.1f}"  # a rank, a perplexity
 
-        table = Table(f"{self.task}, {self.examples:,} examples")
-        for name in figures:
-            table.add_column(name, justify="right")
-        table.add_row("overall", *(show(value) for value in figures.values()), end_section=True)
+    def tables(self, title: str | None = None) -> list[Table]:
+        """Draw the figures of the whole, a row each, and those of each partition, a row for each of its parts."""
+        whole = Table(f"{title or self.task}, {self.examples:,} examples")
+        whole.add_column("overall", justify="right")
         if self.intervals:
-            shown = (self.intervals.get(name) for name in figures)
-            cells = ["" if each is None else f"{show(each[0])} to {show(each[1])}" for each in shown]
-            table.add_row("95 % of bootstrap samples", *cells, end_section=True)
-        for group in self.groups.values():
-            for number, (name, value) in enumerate(group.items(), start=1):
-                cells = [show(each) for each in (value.values() if isinstance(value, Mapping) else [value])]
-                table.add_row(name, *cells, end_section=number == len(group))
+            whole.add_column("95 % of bootstrap samples", justify="right")
+        for name, value in self.figures.items():
+            low_high = self.intervals.get(name)
+            whole.add_row(
+                name, self.show(value), *([] if low_high is None else [" to ".join(map(self.show, low_high))])
+            )
+        return [whole, *(self.table_of(name) for name in self.groups)]
+
+    def table_of(self, partition: str) -> Table:
+        """Draw the figures of the parts of a partition."""
+        parts = {
+            name: value if isinstance(value, Mapping) else {"accuracy": value}
+            for name, value in self.groups[partition].items()
+        }
+        table = Table(partition.replace("_", " "))
+        for name in dict.fromkeys(name for figures in parts.values() for name in figures):
+            table.add_column(name, justify="right")
+        for name, figures in parts.items():
+            table.add_row(name, *map(self.show, figures.values()))
         return table
+
+
+def compare(reports: Mapping[str, Report]) -> Table:
+    """Draw the figures of several models on one data set: models are columns, and of a single figure rows."""
+    first = next(iter(reports.values()))
+    table = Table(f"{first.task}, {first.examples:,} examples")
+    if len(first.figures) == 1:
+        [name] = first.figures
+        for head in (name, "95 % of bootstrap samples"):
+            table.add_column(head, justify="right")
+        for model, report in reports.items():
+            interval = " to ".join(map(report.show, report.intervals.get(name, ())))
+            table.add_row(model, report.show(report.figures[name]), interval)
+        return table
+    for model in reports:
+        table.add_column(model, justify="right", overflow="fold")
+    for name in first.figures:
+        table.add_row(name, *(report.show(report.figures[name]) for report in reports.values()))
+    return table
 
 
 def bootstrap_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:

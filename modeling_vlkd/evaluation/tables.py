@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,3 +68,36 @@ def read_json(file: TextIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise ValueError(f"Line {number} of {path} is no JSON object but {line.strip():.40}; give one a line.")
         yield number, row
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give each row of a CSV or JSON-lines file with the number of its line; all columns of the file are kept.
+
+    It is not read by `datasets`, to which the texts "None" and "NA" are no text, and "007" is a number.
+
+    Args:
+        columns: those that every row must have.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file or column, or a line that cannot be read, by its number.
+    """
+    names = ", ".join(columns)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a CSV or JSON-lines file with {names}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a CSV or JSON-lines file with {names}.")
+    if path.suffix not in (".csv", ".jsonl", ".json"):
+        raise ValueError(f"{path} is neither .csv nor .jsonl; give a file with the columns {names}.")
+    refuse_other_encodings(path)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line, row in read_csv(file, path, columns) if path.suffix == ".csv" else read_json(file, path):
+            refuse_missing_columns(columns, list(row), f"Line {line} of {path}")
+            yield line, row
+
+
+def filled_fields(row: Mapping[str, Any], columns: Sequence[str], place: str) -> dict[str, str]:
+    """Take columns of a row as texts without outer spaces, and stop at an empty one."""
+    fields = {name: "" if row[name] is None else str(row[name]).strip() for name in columns}
+    if empty := [name for name, value in fields.items() if not value]:
+        raise ValueError(f"{place} has an empty {empty[0]}; fill it in or leave it out.")
+    return fields

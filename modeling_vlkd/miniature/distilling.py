@@ -141,6 +141,7 @@ def distill(
     pair_share: float = 1.0,
     freeze_vision_tower: bool = True,
     align: bool = True,
+    bridge_text_only: bool = True,
     rows: Tensor | None = None,
     **recipe,
 ) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
@@ -151,6 +152,7 @@ def distill(
             steps stays the same.
         freeze_vision_tower: keep CLIP as it is, as the method has it. Replay needs it.
         align: start W_e as `align_text_projection` does, instead of at random.
+        bridge_text_only: as that of [`VLKDConfig`].
         rows: what `embed_views` gives for the training pictures, if it is known already.
         recipe: `steps`, and arguments of `VLKDDistillationConfig` over those of `RECIPE`.
 
@@ -161,6 +163,7 @@ def distill(
     steps = recipe.pop("steps")
     torch.manual_seed(seed)
     model, processor = assemble(teachers, freeze_vision_tower)
+    model.config.bridge_text_only = bridge_text_only
     count = max(BATCH_SIZE, round(steps * BATCH_SIZE * pair_share))
     pairs = CaptionedPictures(teachers, train, count, seed, keep_pixels=not freeze_vision_tower, rows=rows)
     if align:

@@ -1,7 +1,5 @@
 """Show the demo's results: a table on the terminal, a self-contained page, and a picture for the README."""
 
-import base64
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -11,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
+
+from modeling_vlkd.evaluation.page import document, html_table, picture_source
 
 from .scoring import Predictions
 from .world import Split
@@ -51,13 +51,7 @@ MAIN_ROWS = (
     "question_only",
 )
 RUNS = {"paper": "paper's losses", "replay": "with text replay"}
-STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;margin:1rem 0}td,th{padding:.2rem .9rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}.grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,20rem)}
-figure{margin:0;padding:.8rem;border:1px solid #ddd;border-radius:.5rem}img{width:96px;image-rendering:pixelated;
-border:1px solid #ccc}ul{padding-left:1.1rem;margin:.5rem 0}.wrong{color:#b00020}.right{color:#116329}
-"""
+STYLE = "img{width:96px;image-rendering:pixelated}"  # of pictures of 64 pixels
 
 
 def show(value: float | None, spread: float | None) -> str:
@@ -126,15 +120,13 @@ def choose_pictures(split: Split, predictions: Predictions, wrong: int, right: i
 
 def figure(split: Split, predictions: Predictions, picture: int) -> str:
     """Write the HTML of one picture with its caption and all questions about it."""
-    buffer = io.BytesIO()
-    Image.fromarray(split.images[picture]).save(buffer, "PNG")
     items = []
     for question, truth, about, found in zip(split.questions, split.answers, split.image_index, predictions.answers):
         if about == picture:
             mark, note = ("right", "") if found.text == truth else ("wrong", f", truth: {escape(truth)}")
             answer = f'<b class="{mark}">{escape(found.text)}</b> ({found.score:.2f}{note})'
             items.append(f"<li>{escape(question)} {answer}</li>")
-    source = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = picture_source(Image.fromarray(split.images[picture]))
     caption = predictions.captions[picture]
     words = f"A picture of {escape(caption.text)} ({caption.score:.2f})"
     return f'<figure><img src="{source}" alt=""><figcaption>{words}</figcaption><ul>{"".join(items)}</ul></figure>'
@@ -144,23 +136,19 @@ def write_page(
     path: Path, split: Split, predictions: Predictions, runs: dict[str, dict[str, float]], baselines: dict[str, float]
 ):
     """Write the report: the table, pictures with mistakes, and pictures without."""
-    head = "".join(f"<th>{cell}</th>" for cell in ["easy-VQA, official test split", *(RUNS[name] for name in runs)])
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in score_rows(runs, baselines)
-    )
     wrong, right = choose_pictures(split, predictions, 24, 24)
+    head = ["easy-VQA, official test split", *(RUNS[name] for name in runs)]
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>VLKD in miniature</title><style>{STYLE}</style>",
-        "<h1>VLKD in miniature</h1><p>A frozen CLIP, distilled into a BART that was trained on text alone, answers "
-        "questions about pictures. No question with a picture was in any training; what follows is the run with "
-        f"text replay.</p><table><tr>{head}</tr>{body}</table>",
+        "<p>A frozen CLIP, distilled into a BART that was trained on text alone, answers questions about pictures. No "
+        "question with a picture was in any training; what follows is the run with text replay.</p>",
+        html_table(head, score_rows(runs, baselines)),
         "<h2>Pictures with a wrong answer</h2><div class=grid>",
         *(figure(split, predictions, picture) for picture in wrong),
         "</div><h2>Pictures with right answers only</h2><div class=grid>",
         *(figure(split, predictions, picture) for picture in right),
-        "</div></html>",
+        "</div>",
     ]
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    path.write_text(document("VLKD in miniature", parts, STYLE), encoding="utf-8")
 
 
 def write_picture(path: Path, split: Split, predictions: Predictions, columns: int = 4, rows: int = 2):

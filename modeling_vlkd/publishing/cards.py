@@ -33,7 +33,7 @@ class CardFacts:
     Args:
         name: the title of the card.
         location: the folder or Hub id from which the card loads the model.
-        stage: `converted`, `distilled` or `finetuned`.
+        stage: `converted`, `distilled`, `finetuned` or, with a head for labels, `classifier`.
         provenance: what the model was made from.
         parameters: the number of parameters of each part, as `count_parameters` gives them.
         image_rows: how many rows the vision tower gives for a picture.
@@ -45,6 +45,7 @@ class CardFacts:
         proof: the checks of a conversion: subject, what it was compared with, and the largest difference allowed.
         limits: limits of this model, beside those of every VLKD.
         tags: added to `TAGS`.
+        tuned_on: what it was finetuned on, in words.
         versions: of the software.
     """
 
@@ -62,6 +63,7 @@ class CardFacts:
     proof: list[tuple[str, str, float]] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
+    tuned_on: str = "questions about pictures"
     versions: dict[str, str] = field(default_factory=lambda: software_versions())
 
 
@@ -96,11 +98,12 @@ def has_replay(provenance: Provenance) -> bool:
 def make_card(facts: CardFacts) -> ModelCard:
     """Fill in the template, with metadata that the Hub understands."""
     provenance, untrained = facts.provenance, facts.stage == "converted"
+    classifies = facts.stage == "classifier"
     data = ModelCardData(
         license=provenance.license or "unknown",
         language=provenance.language or None,
         library_name="transformers",
-        pipeline_tag=None if untrained else PIPELINE_TAG,
+        pipeline_tag=None if untrained else "text-classification" if classifies else PIPELINE_TAG,
         base_model=provenance.base_models or None,
         # Without this, the Hub takes a model with several base models for a merge of their weights.
         base_model_relation="finetune" if provenance.base_models and not untrained else None,

@@ -17,15 +17,18 @@ CARD_NAME = "README.md"
 # The key of our block in a card's metadata. The card of a model that is made from this one goes on from it.
 METADATA_KEY = "vlkd"
 BASE_ROLES = ("vision tower", "language model", "base model", "checkpoint")
-DATA_ROLES = ("image-caption pairs", "replayed texts", "questions and answers")
+DATA_ROLES = (
+    *("image-caption pairs", "replayed texts", "questions and answers"),
+    *("texts with labels", "documents with summaries"),
+)
 # Options that a card leaves out: secret tokens, where and under which name the user logs the run, and
 # --resume_from_checkpoint, because the command without it gives the same model in one run.
 UNTOLD = {"hub_token", "push_to_hub_token", "run_name", "logging_dir", "project", "resume_from_checkpoint"}
 UNTOLD |= {"trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"}
 # Options whose value is never a path, even if it has a slash.
-NAMES = {"image_column", "caption_column", "split", "eval_split", "metric_for_best_model", "message"}
+NAMES = {"image_column", "caption_column", "split", "eval_split", "train_split", "metric_for_best_model", "message"}
 # Options whose value may be a Hub id. In the value of any other option, a/b is a path.
-HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "hub_model_id"}
+HUB_OPTIONS = {"vision", "text", "checkpoint", "teacher", "dataset", "train_data", "eval_data", "hub_model_id"}
 # The folders of a path at the beginning of a text or after one of = : , " ' and space, up to the last part:
 # `/home/me/` in `path="/home/me/pictures"`. An address such as `https://host/a` is not matched.
 FOLDERS = re.compile(r"""(^|[=:,"'\s])(?!//)(?:[^/:,="']*/)+(?=[^/:,="'\s])""")

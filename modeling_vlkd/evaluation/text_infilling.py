@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from .draws import uniforms
+from .random_numbers import uniforms
 
 
 _LENGTHS, _PLACES, _GAPS = range(3)  # each decision reads its own stream of random numbers
@@ -66,6 +66,21 @@ def draw_spans(
     return first, length, insertions
 
 
+@dataclass(frozen=True)
+class Corruption:
+    """What became of a batch of texts.
+
+    Args:
+        input_ids: `(batch, new length)`, the corrupted texts, padded on the right.
+        taken: `(batch, length)`, bool: the tokens of the clean texts that are gone.
+        word: `(batch, length)`: which word of its text a clean token belongs to; -1 for special tokens.
+    """
+
+    input_ids: np.ndarray
+    taken: np.ndarray
+    word: np.ndarray
+
+
 @dataclass
 class TextInfilling:
     """Replaces spans of whole words by one `<mask>` each and inserts some masks between words.
@@ -97,7 +112,11 @@ class TextInfilling:
         self.is_special[self.tokenizer.all_special_ids] = True
 
     def __call__(self, input_ids: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """Corrupt texts: `(batch, length)` to `(batch, new length)`, both padded on the right.
+        """Corrupt texts: `(batch, length)` to `(batch, new length)`, both padded on the right; see [`corrupt`]."""
+        return self.corrupt(input_ids, seeds).input_ids
+
+    def corrupt(self, input_ids: np.ndarray, seeds: np.ndarray) -> Corruption:
+        """Corrupt texts, `(batch, length)`, padded on the right, and tell which of their tokens went.
 
         A worked row: the text has the words a, red, circle, here, of which the third is two tokens. One span was
         drawn, from word 1 on, two words long, and one insertion. Ones and zeros are bool; all are `(batch, length)`.
@@ -130,7 +149,8 @@ class TextInfilling:
         tokens = np.where(masked, self.tokenizer.mask_token_id, input_ids)
         gaps = kept & (starts | ~text)  # not within a word
         gaps[:, 0] = False  # nor before the first token, <s> or a language
-        return self._insert_masks(tokens, kept, gaps, insertions, np.asarray(seeds))
+        corrupted = self._insert_masks(tokens, kept, gaps, insertions, np.asarray(seeds))
+        return Corruption(corrupted, opens | inside, np.where(text, word, -1))
 
     @staticmethod
     def _mark_words(first: np.ndarray, length: np.ndarray, words: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

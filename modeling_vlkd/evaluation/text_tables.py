@@ -1,0 +1,101 @@
+"""Read tables of texts from wherever people keep them: CSV, JSON lines, parquet, folders of `datasets`, the Hub."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from .errors import EvaluationError
+from .tables import read_csv, read_json, refuse_missing_columns, refuse_other_encodings
+
+
+KINDS = "a .csv, .jsonl or .parquet file, a folder that `datasets` has saved, or a Hub id, USER/NAME"
+
+
+def read_texts(
+    source: str | Path, columns: Sequence[str], split: str, hub_config: str | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """Read a table, and give each row with the place that messages call it by.
+
+    CSV and JSON lines are not read by `datasets`, to which the texts "None" and "NA" are no text.
+
+    Args:
+        columns: those that have to be there; others are given, too.
+        split: of a source that has several.
+        hub_config: configuration to take of a data set on the Hub that has one of this name.
+
+    Raises:
+        EvaluationError: there is no such source, split or column, no row, or a row that cannot be read.
+    """
+    path = Path(source)
+    try:
+        if path.is_file() and path.suffix in (".csv", ".jsonl", ".json"):
+            rows = _read_file(path, columns)
+        else:
+            rows = _read_dataset(str(source), columns, split, hub_config)
+    except EvaluationError:
+        raise
+    except ValueError as error:  # of `tables`
+        raise EvaluationError(str(error)) from error
+    if not rows:
+        raise EvaluationError(f"{source} holds no rows; give a table with the columns {', '.join(columns)}.")
+    return rows
+
+
+def _read_file(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    refuse_other_encodings(path)
+    rows = []
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for line, row in read_csv(file, path, columns) if path.suffix == ".csv" else read_json(file, path):
+            place = f"Line {line} of {path}"
+            refuse_missing_columns(columns, list(row), place)
+            rows.append((place, row))
+    return rows
+
+
+def _read_dataset(
+    source: str, columns: Sequence[str], split: str, hub_config: str | None
+) -> list[tuple[str, dict[str, Any]]]:
+    opened = open_dataset(source, hub_config)
+    if isinstance(opened, datasets.DatasetDict):
+        if len(opened) == 1 and Path(source).is_file():
+            [split] = opened
+        if split not in opened:
+            raise EvaluationError(f"{source} has no split {split!r}; it has {', '.join(opened)}.")
+        opened = opened[split]
+    refuse_missing_columns(columns, opened.column_names, source)
+    return [(f"Row {number} of {source}", dict(row)) for number, row in enumerate(opened)]
+
+
+def open_dataset(source: str, hub_config: str | None) -> datasets.Dataset | datasets.DatasetDict:
+    """Open what `datasets` can read.
+
+    Its errors are of many kinds, and some are logged as well as raised: one line is made of each.
+
+    Raises:
+        EvaluationError: it cannot.
+    """
+    path = Path(source)
+    if path.is_file() and path.suffix != ".parquet":
+        raise EvaluationError(f"{source} is of no known kind; give {KINDS}.")
+    if not path.exists() and (source.startswith((".", "/", "~")) or source.count("/") != 1 or source.endswith("/")):
+        raise EvaluationError(f"{source} does not exist; give {KINDS}.")
+    log = logging.getLogger("datasets.packaged_modules")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        if path.is_file():
+            return datasets.load_dataset("parquet", data_files=source)
+        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+            return datasets.load_from_disk(source)
+        if path.is_dir():
+            return datasets.load_dataset(source)
+        known = datasets.get_dataset_config_names(source)
+        return datasets.load_dataset(source, hub_config if hub_config in known else None)
+    except (ValueError, OSError, LookupError, datasets.exceptions.DatasetsError) as error:
+        reason = " ".join(str(error.__cause__ or error).split()).rstrip(".")
+        raise EvaluationError(f"{source} cannot be read ({reason}); give {KINDS}.") from error
+    finally:
+        log.setLevel(level)
