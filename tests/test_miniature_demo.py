@@ -8,7 +8,6 @@ from PIL import Image
 from transformers import pipeline
 
 from modeling_vlkd.commands.demo import main
-from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 from modeling_vlkd.miniature import demo, distilling
 from modeling_vlkd.miniature.card import OWN_LICENSE, demo_card
 from modeling_vlkd.miniature.clip_teacher import embed_images, zero_shot_accuracy
@@ -53,7 +52,7 @@ def test_shipped_weights_are_small_and_tell_where_they_come_from():
 def test_shipped_teachers_know_their_trade(teachers):
     _, validation = load_train_and_validation()
     assert zero_shot_accuracy(teachers.clip, teachers.clip_processor, validation.part(list(range(100)))) > 0.95
-    assert score_reading(VLKDAdapter(*assemble(teachers))) > 0.9
+    assert score_reading(*assemble(teachers)) > 0.9
 
 
 def test_assembled_model_has_clips_own_image_embeddings(teachers):

@@ -13,7 +13,6 @@ from PIL import Image
 from rich.console import Console
 
 from modeling_vlkd import __version__
-from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 from modeling_vlkd.publishing.cards import count_parameters, write_card
 
 from .card import demo_card
@@ -86,7 +85,7 @@ def run_demo(
     test = load_split("test")
     rows = embed_images(teachers.clip, teachers.clip_processor, test.images)[:, None]  # (pictures, 1, dim)
     baselines = score_baselines(train, test, teachers.clip, teachers.clip_processor)
-    text_before = score_reading(VLKDAdapter(*assemble(teachers)))
+    text_before = score_reading(*assemble(teachers))
 
     each_seed: dict[str, list[Scores]] = {"paper": [], "replay": []}
     shown: list[Predictions] = []  # of the one checkpoint in `output`

@@ -26,7 +26,7 @@ from .clip_teacher import embed_images
 from .distilling import STEPS, WEIGHTS, Teachers, assemble, distill, embed_views, recorded_recipe
 from .frozen_prefix import PREFIX_RECIPE, train_frozen_prefix
 from .reproduction_page import draw, markdown, terminal_table, verdict_lines
-from .scoring import Predictions, score_baselines, score_cider, score_model, score_reading, score_writing
+from .scoring import Predictions, score_baselines, score_cider, score_model, score_probe, score_reading, score_writing
 from .tables import FULL, TABLES, VARIANTS, PaperTable, Row
 from .world import load_split, load_train_and_validation
 
@@ -99,7 +99,7 @@ class Laboratory:
     def baselines(self) -> Scores:
         """Score what needs no training, and BART's reading before any."""
         scores = score_baselines(self.train, self.test, self.teachers.clip, self.teachers.clip_processor)
-        return scores | {"text_before": score_reading(VLKDAdapter(*assemble(self.teachers)))}
+        return scores | {"text_before": score_reading(*assemble(self.teachers))}
 
     def trained(self, run: Run, folder: Path) -> tuple[VLKDForConditionalGeneration, VLKDProcessor]:
         """Train and leave a checkpoint in `folder`, or load the one that an equal training left there."""
@@ -118,7 +118,7 @@ class Laboratory:
         if run.is_prefix:
             prefix_model = train_frozen_prefix(self.teachers, self.train, run.steps, run.seed)
             scores, found = score_writing(prefix_model, self.test, prefix_model.look(self.test.images))
-            scores["text_after"] = score_reading(prefix_model)
+            scores["text_after"] = score_probe(prefix_model)
         else:
             model, processor = self.trained(run, folder)
             processor.num_caption_masks, processor.num_question_masks = run.row.caption_masks, run.row.question_masks

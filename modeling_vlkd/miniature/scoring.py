@@ -57,7 +57,7 @@ def score_model(
     started, adapter = time.perf_counter(), VLKDAdapter(model, processor, BATCH_SIZE)
     scores, predictions = score_writing(adapter, split, image_embeds)
     scores |= retrieval(split.scenes, adapter.embed_images(image_embeds), adapter.embed_texts(CLASS_CAPTIONS))
-    scores["text_after"] = score_reading(adapter)
+    scores["text_after"] = score_probe(adapter)
     return scores | {"scoring_seconds": time.perf_counter() - started}, predictions
 
 
@@ -143,8 +143,13 @@ def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[st
     return {"retrieval_i2t": picture_to_text, "retrieval_t2i": text_to_picture}
 
 
-def score_reading(model: Writer) -> float:
+def score_reading(model: VLKDForConditionalGeneration, processor: VLKDProcessor) -> float:
     """Compute the share of right answers to questions about a passage, from text alone."""
+    return score_probe(VLKDAdapter(model, processor, BATCH_SIZE))
+
+
+def score_probe(model: Writer) -> float:
+    """Compute what `score_reading` does, of any model."""
     questions, answers = reading_probe()
     return exact_match([answer.text for answer in model.answer(None, questions)], answers)
 
