@@ -95,6 +95,18 @@ def test_fewer_pairs_are_the_first_of_more(teachers):
     assert len({picture for picture, _ in fewer}) == 7
 
 
+@pytest.mark.parametrize(("share", "pairs"), [(1.0, 192), (0.5, 96), (0.001, 64)])  # never less than a batch
+def test_a_share_of_the_pairs_is_repeated_for_as_many_steps(teachers, tmp_path, monkeypatch, share, pairs):
+    class Watched(distilling.VLKDDistillationTrainer):
+        def save_model(self):
+            assert len(self.train_dataset) == pairs
+            assert self.state.global_step == 3
+
+    monkeypatch.setattr(distilling, "VLKDDistillationTrainer", Watched)
+    train = load_train_and_validation()[0].part(list(range(20)))
+    distilling.distill(teachers, train, tmp_path, replay=False, seed=0, pair_share=share, steps=3)
+
+
 def test_replay_with_a_trained_tower_is_refused(short_demo, teachers, tmp_path):
     train, _ = demo.load_train_and_validation()
     with pytest.raises(ValueError, match="Replay needs a frozen vision tower"):

@@ -13,7 +13,7 @@ from modeling_vlkd.commands import reproduce as command
 from modeling_vlkd.commands.main import main
 from modeling_vlkd.miniature import distilling, frozen_prefix, reproducing, scoring
 from modeling_vlkd.miniature.reproducing import Run, plan_runs, reproduce
-from modeling_vlkd.miniature.reproduction_page import COLUMNS, command_of, table_rows
+from modeling_vlkd.miniature.reproduction_page import COLUMNS, table_rows
 from modeling_vlkd.miniature.tables import FROZEN_CLIP, FULL, MASKS, OBJECTIVES, PREFIX_ROW, TABLES, VARIANTS
 from modeling_vlkd.miniature.world import load_split, load_train_and_validation
 
@@ -72,8 +72,8 @@ def test_every_row_of_every_table_is_measured(output, name):
         assert all(claim.says[1:] in page for claim in row.claims)
     with Image.open(output / f"{name}.png") as picture:
         assert picture.width > 600
-    assert f"`{command_of(result)}`" in page
-    assert command_of(result) == f"vlkd reproduce {name} --seeds 1 --steps 2"
+    assert result["command"] == f"vlkd reproduce {name} --seeds 1 --steps 2"
+    assert f"`{result['command']}`" in page
 
 
 def test_rows_with_equal_training_share_it(output):
@@ -163,7 +163,7 @@ def test_variants_are_sections_of_their_own_and_the_prefix_is_run_once(few_pictu
     }
     headings = [heading for heading, _ in table_rows(result)]
     assert headings == [*(VARIANTS[name][0] for name in ("paper", "replay", "unaligned")), "beside it"]
-    assert command_of(result) == "vlkd reproduce objectives --seeds 1 --variants paper replay unaligned --steps 2"
+    assert result["command"] == "vlkd reproduce objectives --seeds 1 --variants paper replay unaligned --steps 2"
     found = {name: rows[FULL][0]["retrieval_i2t"] for name, rows in result["each_seed"].items()}
     assert found["unaligned"] < found["paper"]  # a random W_e has learned nothing in two steps
 

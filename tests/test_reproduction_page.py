@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from modeling_vlkd.miniature.reproducing import command_line
 from modeling_vlkd.miniature.reproduction_page import (
     COLUMNS,
-    command_of,
     draw,
     markdown,
     page,
@@ -43,7 +43,7 @@ def result():
         "table": "frozen-clip",
         "seeds": [3, 4],
         "steps": 300,
-        "usual_steps": 300,
+        "command": "vlkd reproduce frozen-clip --seeds 2 --seed 3",
         "each_seed": {"paper": rows},
         "baselines": {"majority": 0.373, "question_only": 0.668, "text_before": 0.995},
     }
@@ -88,6 +88,12 @@ def test_the_plot_is_a_small_picture(result, tmp_path):
         assert picture.width > picture.height > 100
 
 
+def test_the_command_says_what_is_not_the_default():
+    assert command_line("masks", ["paper"], [0, 1, 2], 300) == "vlkd reproduce masks --seeds 3"
+    words = "vlkd reproduce masks --seeds 1 --seed 4 --variants paper replay --steps 30"
+    assert command_line("masks", ["paper", "replay"], [4], 30) == words
+
+
 def test_the_page_in_docs_is_what_the_recorded_figures_give():
     assert RESULTS
     assert (DOCS / "reproduce.md").read_text(encoding="utf-8") == page(RESULTS, "reproduce")
@@ -102,5 +108,5 @@ def test_recorded_tables_are_whole(result):
     for rows in result["each_seed"].values():
         assert {len(each) for each in rows.values()} == {len(result["seeds"])}
     assert (DOCS / "reproduce" / f"{result['table']}.png").stat().st_size < 60_000
-    assert command_of(result).startswith(f"vlkd reproduce {result['table']} --seeds {len(result['seeds'])}")
+    assert result["command"] == command_line(result["table"], result["each_seed"], result["seeds"], result["steps"])
     assert result["world"] == "miniature"

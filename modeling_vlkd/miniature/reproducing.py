@@ -203,13 +203,25 @@ def reproduce(
         "world": "miniature",
         "seeds": list(seeds),
         "steps": steps,
-        "usual_steps": STEPS,
+        "command": command_line(table.name, variants, seeds, steps),
         "recipe": {**recorded_recipe(), "max_steps": steps},
         "prefix_recipe": PREFIX_RECIPE,
         "each_seed": rows,  # by variant and row
         "baselines": laboratory.baselines,
         "versions": {"python": platform.python_version(), **versions},
     }
+
+
+def command_line(name: str, variants: Sequence[str], seeds: Sequence[int], steps: int) -> str:
+    """Write the command that measures a table in this way."""
+    words = [f"vlkd reproduce {name} --seeds {len(seeds)}"]
+    if seeds[0] != 0:
+        words.append(f"--seed {seeds[0]}")
+    if list(variants) != ["paper"]:
+        words.append(f"--variants {' '.join(variants)}")
+    if steps != STEPS:
+        words.append(f"--steps {steps}")
+    return " ".join(words)
 
 
 def run_table(

@@ -98,18 +98,6 @@ def counted(number: int, name: str) -> str:
     return f"{number} {name}{'s' * (number != 1)}"
 
 
-def command_of(result: dict[str, Any]) -> str:
-    """Return the command line that measured this."""
-    words = [f"vlkd reproduce {result['table']} --seeds {len(result['seeds'])}"]
-    if result["seeds"][0] != 0:
-        words.append(f"--seed {result['seeds'][0]}")
-    if list(result["each_seed"]) != ["paper"]:
-        words.append(f"--variants {' '.join(result['each_seed'])}")
-    if result["steps"] != result["usual_steps"]:
-        words.append(f"--steps {result['steps']}")
-    return " ".join(words)
-
-
 def markdown(result: dict[str, Any], picture: str) -> str:
     """Write the section of a table: the figures, what holds, and the plot.
 
@@ -117,7 +105,7 @@ def markdown(result: dict[str, Any], picture: str) -> str:
         picture: where the plot is, as seen from the page.
     """
     table = TABLES[result["table"]]
-    head = [f"`{command_of(result)}`", *COLUMNS.values()]
+    head = [f"`{result['command']}`", *COLUMNS.values()]
     lines = [f"## {table.title}", "", f"The paper's {table.source}. {table.note}", ""]
     lines += [as_line(head), as_line(["---", *["---:"] * len(COLUMNS)])]
     for heading, rows in table_rows(result):
