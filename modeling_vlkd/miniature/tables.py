@@ -117,8 +117,9 @@ OBJECTIVES = PaperTable(
         ),
         _PREFIX,
     ),
-    "ICTI stays in all rows, as in the paper. W_e starts where it brings BART's sentences closest to CLIP's texts, which "
-    "is our choice and does a part of TTDM's work before the first step; the variant `unaligned` starts at random.",
+    "ICTI stays in all rows, as in the paper. W_e starts where it brings BART's sentences closest to CLIP's texts. "
+    "This is our choice, and it does a part of TTDM's work before the first step; the variant `unaligned` starts at "
+    "random.",
 )
 
 
