@@ -13,6 +13,7 @@ SUBCOMMANDS = {
     "demo": "distill the miniature CLIP into the miniature BART and measure it, in minutes",
     "distill": "distill a CLIP into a BART with pictures and their captions",
     "finetune": "train a distilled model further on questions about pictures",
+    "reproduce": "measure a table of the paper in miniature",
     "evaluate": "score predictions by the official metrics",
     "answer": "answer questions about pictures",
     "caption": "caption pictures",
