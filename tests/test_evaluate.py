@@ -107,7 +107,7 @@ BAD = {
     "a folder for a file": ([*CAPTIONING[:5], "."], ". is a folder; give captions by people"),
     "predictions alone": (VQA[:4], "--predictions need --annotations to be compared with"),
     "a batch without a model": ([*VQA, "--batch-size", "4"], "--batch-size is for --checkpoint"),
-    "split of vqa": ([*VQA, "--split", "test"], "--split is for captioning and retrieval, not for vqa"),
+    "split of vqa": ([*VQA, "--split", "test"], "--split is for captioning, retrieval"),
     "questions of captioning": (
         [*CAPTIONING, "--questions", "questions.json"],
         "--questions is for vqa, not for captioning",

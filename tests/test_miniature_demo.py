@@ -73,6 +73,46 @@ def test_pairs_bring_both_views_and_clips_text_embedding(teachers):
     assert pairs[0]["caption"] in train.scenes[pairs.pairs[0][0]].captions()
 
 
+def test_pairs_for_a_trained_tower_bring_pixels_of_the_same_pictures(teachers):
+    train, _ = load_train_and_validation()
+    part = train.part(list(range(20)))
+    rows, pixels = (CaptionedPictures(teachers, part, 30, seed=0, keep_pixels=keep) for keep in (False, True))
+    assert rows.pairs == pixels.pairs
+    examples = [pixels[place] for place in range(4)]
+    assert all(example["flip"] and "image_embeds" not in example for example in examples)
+    with torch.no_grad():
+        batch = torch.stack([example["pixel_values"] for example in examples])
+        embeds = teachers.clip.get_image_features(pixel_values=batch).pooler_output
+    own = torch.stack([rows[place]["image_embeds"][0, 0] for place in range(4)])  # not mirrored
+    torch.testing.assert_close(embeds, own, atol=1e-4, rtol=1e-4)
+
+
+def test_fewer_pairs_are_the_first_of_more(teachers):
+    train, _ = load_train_and_validation()
+    part = train.part(list(range(20)))
+    more, fewer = (CaptionedPictures(teachers, part, pairs, seed=3).pairs for pairs in (60, 7))
+    assert [picture for picture, _ in more[:7]] == [picture for picture, _ in fewer]
+    assert len({picture for picture, _ in fewer}) == 7
+
+
+@pytest.mark.parametrize(("share", "pairs"), [(1.0, 192), (0.5, 96), (0.001, 64)])  # never less than a batch
+def test_a_share_of_the_pairs_is_repeated_for_as_many_steps(teachers, tmp_path, monkeypatch, share, pairs):
+    class Watched(distilling.VLKDDistillationTrainer):
+        def save_model(self):
+            assert len(self.train_dataset) == pairs
+            assert self.state.global_step == 3
+
+    monkeypatch.setattr(distilling, "VLKDDistillationTrainer", Watched)
+    train = load_train_and_validation()[0].part(list(range(20)))
+    distilling.distill(teachers, train, tmp_path, replay=False, seed=0, pair_share=share, steps=3)
+
+
+def test_replay_with_a_trained_tower_is_refused(short_demo, teachers, tmp_path):
+    train, _ = demo.load_train_and_validation()
+    with pytest.raises(ValueError, match="Replay needs a frozen vision tower"):
+        distilling.distill(teachers, train, tmp_path, replay=True, seed=0, freeze_vision_tower=False)
+
+
 def test_demo_leaves_scores_report_picture_and_a_checkpoint(short_demo, tmp_path, capsys):
     output, scores = tmp_path / "out", tmp_path / "scores.json"
     assert main(["--output", str(output), "--json", str(scores)]) == 0

@@ -6,7 +6,7 @@ import torch
 from modeling_vlkd.evaluation.protocol import Answer
 from modeling_vlkd.miniature.clip_teacher import CLASSES
 from modeling_vlkd.miniature.demo import mean_and_spread
-from modeling_vlkd.miniature.scoring import ask_blind, caption_accuracy, retrieval, score_answers
+from modeling_vlkd.miniature.scoring import ask_blind, caption_accuracy, retrieval, score_answers, score_cider
 from modeling_vlkd.miniature.world import Scene, load_split
 
 
@@ -38,6 +38,15 @@ def test_captions_count_word_for_word():
     assert caption_accuracy(scenes, ["a red circle", "a red circle"]) == 1.0
     assert caption_accuracy(scenes, ["a red circle circle", "a red triangle"]) == 0.0
     assert caption_accuracy(scenes, ["A small red circle", "A small red circle"]) == 0.5
+
+
+def test_cider_counts_agreement_and_not_only_whole_captions():
+    scenes = [Scene("red", "circle"), Scene("blue", "triangle"), Scene("gray", "rectangle")]
+    right = score_cider(scenes, ["a red circle", "a blue triangle", "a gray rectangle"])
+    near = score_cider(scenes, ["a red triangle", "a blue circle", "a gray circle"])
+    assert right > near > score_cider(scenes, ["a teal", "a teal", "a teal"]) == 0.0
+    # The prompt's words and the period are counted in none of them.
+    assert score_cider(scenes, ["A picture of a red circle.", "a blue triangle", "a gray rectangle"]) < right
 
 
 def test_retrieval_of_orthogonal_classes():

@@ -63,7 +63,11 @@ def test_controls_have_folders_of_their_own(data: Path, tiny_checkpoint: Path):
     words = ["evaluate", "--task", "vqa", "--checkpoint", "mine", "--questions", "q.csv"]
     for control in ("none", "shuffled", "blank"):
         assert main([*words, "--control", control]) == 0
-    assert {path.name for path in (data / "vlkd-evaluation").iterdir()} == {"mine-none", "mine-shuffled", "mine-blank"}
+    assert {path.name for path in (data / "vlkd-evaluation/vqa").iterdir()} == {
+        "mine-none",
+        "mine-shuffled",
+        "mine-blank",
+    }
 
 
 def test_several_models_are_one_table_and_one_that_fails_spoils_nothing(data: Path, tiny_checkpoint: Path, capsys):
@@ -78,7 +82,7 @@ def test_several_models_are_one_table_and_one_that_fails_spoils_nothing(data: Pa
     assert list(out["models"]) == ["one", "two"]
     assert out["models"]["one"]["overall"] == out["models"]["two"]["overall"]
     assert {"CIDEr", "Bleu_4", "ROUGE_L"} <= set(out["models"]["one"]["overall"])
-    captions = json.loads((data / "vlkd-evaluation/one/captions.json").read_text())
+    captions = json.loads((data / "vlkd-evaluation/captioning/one/captions.json").read_text())
     assert [each["image_id"] for each in captions] == [1, 2, 3]
     table = captured.out.split("┏")[-1]
     assert "one" in table
@@ -90,7 +94,7 @@ BAD = {
     "no pictures": (["--questions", "official.json"], "holds no pictures, only their ids"),
     "a split of vqa": (
         ["--questions", "q.csv", "--split", "val"],
-        "--split is for captioning and retrieval, not",
+        "--split is for captioning, retrieval",
     ),
     "the same model twice": (["--questions", "q.csv", "--checkpoint", "mine", "mine"], "is given twice; give it once"),
     "no model there": (["--questions", "q.csv", "--checkpoint", "./no"], "./no"),

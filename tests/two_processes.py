@@ -15,10 +15,11 @@ import torch.multiprocessing
 from distill_two_processes import main as distill
 from squares import Squares
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
-from transformers import Trainer, TrainingArguments
+from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
 from modeling_vlkd.evaluation.running import run_benchmark
 from modeling_vlkd.trainers import VLKDDataCollator
+from modeling_vlkd.trainers.vqa_finetuning import VQAFinetuningTrainer, WeightedAnswersCollator
 
 
 def finetune(folder: Path, batch_size: int, with_pictures: bool = True, bridge: bool = True):
@@ -43,7 +44,32 @@ def finetune(folder: Path, batch_size: int, with_pictures: bool = True, bridge: 
     trainer.save_state()
 
 
+def finetune_answers(folder: Path, batch_size: int):
+    """Train on questions with one to three weighted answers, split unevenly over the processes."""
+    processor = tiny_processor()
+    model = tiny_model(processor)
+    rows = torch.randn(12, 1, DIM, generator=torch.Generator().manual_seed(0))
+    said = [{"red": 1.0}, {"red": 0.7, "blue": 0.2, "a box": 0.1}, {"teal": 0.5, "green": 0.5}] * 4
+    examples = [
+        {"image_embeds": row, "question": "what is it?", "answers": answers} for row, answers in zip(rows, said)
+    ]
+    args = Seq2SeqTrainingArguments(
+        folder,
+        **{"max_steps": 3, "per_device_train_batch_size": batch_size, "optim": "sgd", "learning_rate": 1e-2},
+        **{"logging_steps": 1, "use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"},
+        **{"gradient_accumulation_steps": 2, "remove_unused_columns": False, "label_smoothing_factor": 0.1},
+    )
+    collate = WeightedAnswersCollator(processor, model)
+    trainer = VQAFinetuningTrainer(
+        model, args, train_dataset=examples, data_collator=collate, processing_class=processor
+    )
+    trainer.train()
+    trainer.save_model()
+    trainer.save_state()
+
+
 RUNS = {
+    "finetuned on answers": finetune_answers,
     "distilled": distill,
     "finetuned": finetune,
     "finetuned on texts": partial(finetune, with_pictures=False),

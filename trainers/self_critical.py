@@ -108,8 +108,10 @@ def decoding_plainly(model: PreTrainedModel, samples: int) -> Iterator[None]:
     Of the checkpoint's settings, only those of the known beginning and of the longest text stay: whatever else changed
     the distribution, as the end that BART forces on a text of full length does, would change what the gradient is of.
     """
-    kept = ("max_new_tokens", "max_length", "force_prefix", "mask_token_id", "forced_bos_token_id")
-    kept += ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
+    kept = {
+        *("max_new_tokens", "max_length", "force_prefix", "mask_token_id", "forced_bos_token_id"),
+        *("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"),
+    }
     own = model.generation_config
     given = {name: value for name, value in own.to_dict().items() if name in kept and value is not None}
     drawn = {"do_sample": True, "top_k": 0, "num_return_sequences": samples} if samples else {"do_sample": False}

@@ -102,10 +102,15 @@ def build_parser() -> Parser:
         help="of classification: CSV or JSON lines of image, label (default: folders)",
     )
     data.add_argument(
-        "--classes", type=Path, metavar="FILE", help="of classification: their names (default: the labels)"
+        "--classes",
+        type=Path,
+        metavar="FILE",
+        help="of classification: their names, or `imagenet` (default: the labels)",
     )
     data.add_argument(
-        "--templates", metavar="FILE", help="of classification: prompts with {}, or `openai` for CLIP's 80"
+        "--templates",
+        metavar="FILE",
+        help="of classification: prompts with {}, or `openai` (80) or `simple` (7) of CLIP's",
     )
     data.add_argument(
         "--texts", type=Path, metavar="FILE", help="of infilling: a text a line, .txt or .gz; BARTs may stand beside"
@@ -128,7 +133,7 @@ def build_parser() -> Parser:
         "--output-dir",
         type=Path,
         metavar="FOLDER",
-        help="a folder for each model, with its predictions, report and page (default: vlkd-evaluation)",
+        help="a folder for each model, with its predictions, report and page (default: vlkd-evaluation/TASK)",
     )
     run.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
     run.add_argument("--batch-size", type=positive, help="examples at a time (default: 32)")
@@ -171,7 +176,7 @@ def refuse_misplaced(parser: Parser, args: argparse.Namespace):
     given = {name for name, value in vars(args).items() if value is not None}
     for name in given & set().union(*FLAGS.values()) - FLAGS[args.task]:
         tasks = [task for task, flags in FLAGS.items() if name in flags]
-        parser.error(f"{flag(name)} is for {' and '.join(tasks)}, not for {args.task}")
+        parser.error(f"{flag(name)} is for {', '.join(tasks)}, not for {args.task}")
     if args.checkpoint is not None and (missing := [name for name in TASKS[args.task].needs if name not in given]):
         parser.error(f"--task {args.task} needs {' and '.join(map(flag, missing))}")
     if args.predictions is not None:

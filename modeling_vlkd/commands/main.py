@@ -12,8 +12,9 @@ from modeling_vlkd.publishing.errors import first_line
 SUBCOMMANDS = {
     "demo": "distill the miniature CLIP into the miniature BART and measure it, in minutes",
     "distill": "distill a CLIP into a BART with pictures and their captions",
-    "finetune": "train a distilled model further on questions about pictures",
-    "evaluate": "score predictions by the official metrics",
+    "finetune": "train a distilled model further: questions, captions, classes, summaries",
+    "reproduce": "measure a table of the paper in miniature",
+    "evaluate": "measure models, or files of predictions, by the official metrics",
     "answer": "answer questions about pictures",
     "caption": "caption pictures",
     "embed": "embed pictures and texts in CLIP's space",

@@ -36,7 +36,7 @@ def evaluate_models(args: argparse.Namespace, command: str) -> int:
     """
     task, folders = TASKS[args.task], name_folders(args.checkpoint, args.control)
     benchmark = task.read(args)
-    output = args.output_dir or DEFAULT_FOLDER
+    output = args.output_dir or DEFAULT_FOLDER / (args.glue_task or args.task)
     reports: dict[str, Report] = {}
     is_main = processes().is_main_process
     for name, folder in folders.items():

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import EvaluationError
+from .extra_packages import missing_package
 
 
 JAVA_TOKENIZER = "PTB by Stanford's Java"
 PYTHON_TOKENIZER = "Treebank by nltk's Python"
-INSTALL = 'pip install "modeling_vlkd[evaluate]"'
 
 
 def choose_tokenizer(wanted: str | None = None) -> str:
@@ -52,7 +52,7 @@ def tokenize_texts(texts: Sequence[str], tokenizer: str) -> list[str]:
     try:
         from pycocoevalcap.tokenizer import ptbtokenizer
     except ModuleNotFoundError as error:
-        raise missing_package(error) from error
+        raise missing_package("Scoring captions", str(error.name).split(".")[0]) from error
     lines = [" ".join(text.split()) for text in texts]  # a line each, whatever separates lines to Java
     jar = Path(ptbtokenizer.__file__).parent / ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR
     words = words_by_java(lines, jar) if tokenizer == JAVA_TOKENIZER else words_by_python(lines)
@@ -83,11 +83,6 @@ def words_by_python(lines: Sequence[str]) -> list[list[str]]:
     try:
         from nltk.tokenize.treebank import TreebankWordTokenizer
     except ModuleNotFoundError as error:
-        raise missing_package(error) from error
+        raise missing_package("Scoring captions", str(error.name).split(".")[0]) from error
     cut = TreebankWordTokenizer().tokenize
     return [[word.lower() for word in cut(line.lower(), convert_parentheses=True)] for line in lines]
-
-
-def missing_package(error: ModuleNotFoundError) -> EvaluationError:
-    package = str(error.name).split(".")[0]
-    return EvaluationError(f"Scoring captions needs {package}, which is not installed; {INSTALL}")

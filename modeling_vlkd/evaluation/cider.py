@@ -56,18 +56,20 @@ class NGrams:
     def of(cls, texts: Sequence[str]) -> "NGrams":
         """Count the n-grams of tokenized texts, whose words have one space between them."""
         words = [text.split() for text in texts]
-        hashes = np.fromiter((hash_word(word) for each in words for word in each), dtype=np.uint64)
+        hashes: np.ndarray = np.fromiter((hash_word(word) for each in words for word in each), dtype=np.uint64)
         owner = np.repeat(np.arange(len(texts)), [len(each) for each in words])
         keys, owners, orders = [], [], []
-        current = np.zeros(len(hashes), dtype=np.uint64)
-        for order in range(LONGEST):
-            current = mix(current[: len(hashes) - order] * FACTOR + hashes[order:])  # by the place of the first word
+        current: np.ndarray = np.zeros(len(hashes), dtype=np.uint64)
+        for further in range(LONGEST):
+            current = mix(
+                current[: len(hashes) - further] * FACTOR + hashes[further:]
+            )  # by the place of the first word
             if not len(current):
                 break
-            within = owner[: len(current)] == owner[order:]
+            within = owner[: len(current)] == owner[further:]
             keys.append(current[within])
             owners.append(owner[: len(current)][within])
-            orders.append(np.full(int(within.sum()), order))
+            orders.append(np.full(int(within.sum()), further))
         if not keys:
             return cls(*(np.zeros(0, dtype=kind) for kind in (np.int64, np.int64, np.uint64, np.float64)))
         key, text, order = np.concatenate(keys), np.concatenate(owners), np.concatenate(orders)
@@ -186,16 +188,16 @@ def cider_d(
     said, known = NGrams.of(candidates), NGrams.of([text for group in references for text in group])
     sizes = np.array([len(group) for group in references])
     firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]])  # the place of each picture's first reference
-    picture_of = np.asarray(picture_of, dtype=np.int64)
+    picture = np.asarray(picture_of, dtype=np.int64)
     said_weights, known_weights = (each.count * frequencies.idf(each.key) for each in (said, known))
     said_norms, said_lengths = describe(said, said_weights, len(candidates))
     known_norms, known_lengths = describe(known, known_weights, int(sizes.sum()))
 
     # Each n-gram of a candidate meets each reference of its picture: `(meetings,)`.
-    meets = sizes[picture_of[said.text]]
+    meets = sizes[picture[said.text]]
     entry = np.repeat(np.arange(len(said.key)), meets)
     step = np.arange(len(entry)) - np.repeat(np.cumsum(meets) - meets, meets)
-    reference = firsts[picture_of[said.text[entry]]] + step
+    reference = firsts[picture[said.text[entry]]] + step
     table = mix(known.key + FACTOR * known.text.astype(np.uint64))
     order = np.argsort(table)
     wanted = mix(said.key[entry] + FACTOR * reference.astype(np.uint64))
@@ -209,7 +211,7 @@ def cider_d(
     distance = said_lengths[text] - known_lengths[reference]
     share = np.divide(product, norms, out=product.copy(), where=norms != 0) * np.exp(-(distance**2) / (2 * SIGMA**2))
     total = np.bincount(text, weights=share, minlength=len(candidates))
-    return 10 * total / LONGEST / sizes[picture_of]
+    return 10 * total / LONGEST / sizes[picture]
 
 
 def describe(ngrams: NGrams, weights: np.ndarray, texts: int) -> tuple[np.ndarray, np.ndarray]:

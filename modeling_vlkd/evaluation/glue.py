@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from .errors import EvaluationError
+from .extra_packages import require_packages
 from .glue_files import DEV, GlueExample, read_glue, write_submission
-from .glue_tasks import GlueTask, find_task, score_predictions
+from .glue_tasks import PACKAGES, GlueTask, find_task, score_predictions
 from .report import Report, ScoredExample, bootstrap_interval
 from .text_models import TextClassifier
 
@@ -32,6 +33,7 @@ class GlueBenchmark:
     def __init__(self, glue_task: GlueTask | str, examples: Sequence[GlueExample]):
         self.glue_task = find_task(glue_task) if isinstance(glue_task, str) else glue_task
         self.examples = examples
+        require_packages("Scoring GLUE", *PACKAGES)
         if not examples:
             raise EvaluationError(f"Expected examples of {self.glue_task.title}, got none.")
         labeled = [example.index for example in examples if example.label is not None]

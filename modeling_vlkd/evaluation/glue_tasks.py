@@ -2,28 +2,40 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from .errors import EvaluationError
 
 
-def correlation(measure: Callable, predictions: np.ndarray, truths: np.ndarray) -> float:
-    """Compute a correlation, and call it 0 where it is not defined: if either of the two never varies."""
+PACKAGES = ("sklearn", "scipy")  # imported where a figure is computed: not everybody has them
+
+
+def correlation(name: str, predictions: np.ndarray, truths: np.ndarray) -> float:
+    """Compute `pearsonr` or `spearmanr`, and call it 0 where it is not defined: if either of the two never varies."""
+    from scipy import stats
+
     if np.ptp(predictions) == 0 or np.ptp(truths) == 0:
         return 0.0
-    return float(measure(predictions, truths)[0])
+    return float(getattr(stats, name)(predictions, truths)[0])
+
+
+def of_classes(name: str, predictions: np.ndarray, truths: np.ndarray, **settings: Any) -> float:
+    """Compute a metric of scikit-learn, by the name of its function."""
+    from sklearn import metrics
+
+    return float(getattr(metrics, name)(truths, predictions, **settings))
 
 
 # Each is a function of predictions and truths, by the name that `datasets` gives it. F1 is that of class 1.
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": lambda predictions, truths: float(accuracy_score(truths, predictions)),
-    "f1": lambda predictions, truths: float(f1_score(truths, predictions, zero_division=0.0)),
-    "matthews_correlation": lambda predictions, truths: float(matthews_corrcoef(truths, predictions)),
-    "pearson": lambda predictions, truths: correlation(pearsonr, predictions, truths),
-    "spearmanr": lambda predictions, truths: correlation(spearmanr, predictions, truths),
+    "accuracy": partial(of_classes, "accuracy_score"),
+    "f1": partial(of_classes, "f1_score", zero_division=0.0),
+    "matthews_correlation": partial(of_classes, "matthews_corrcoef"),
+    "pearson": partial(correlation, "pearsonr"),
+    "spearmanr": partial(correlation, "spearmanr"),
 }
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
 
 from .errors import EvaluationError
+from .extra_packages import require_packages
 from .report import Report, ScoredExample, bootstrap_interval
 from .text_models import TextWriter
 from .text_tables import read_texts
@@ -69,6 +69,8 @@ def score_summaries(summaries: Sequence[str], references: Sequence[str]) -> dict
 
     It is F1 of the words, of the pairs of words, and of the longest common sequence of words.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # not everybody has it
+
     scorer = RougeScorer(ROUGE, use_stemmer=True)
     each = [scorer.score(reference, summary) for summary, reference in zip(summaries, references, strict=True)]
     return {name: [100 * scores[name].fmeasure for scores in each] for name in ROUGE}
@@ -87,6 +89,7 @@ class SummarizationBenchmark:
     task = "summarization"
 
     def __init__(self, documents: Sequence[Document]):
+        require_packages("Scoring summaries", "rouge_score")
         if not documents:
             raise EvaluationError("Expected documents with summaries, got none.")
         self.documents = documents

@@ -164,7 +164,12 @@ def load_classifier(
 ) -> ClassifierAdapter:
     """Load a model with a classification head, a VLKD or another; arguments and errors as of [`load_model`]."""
     refuse_other_models(name, CLASSIFIERS, "a classifier of texts")
-    model = move(load_weights(AutoModelForSequenceClassification, name, dtype), device)
+    try:
+        model = move(load_weights(AutoModelForSequenceClassification, name, dtype), device)
+    except ValueError as error:
+        if "classification_head" not in str(error):
+            raise
+        raise EvaluationError(f"{name} has no head to classify with; finetune it on the task first.") from error
     return ClassifierAdapter(model, load_processor(AutoTokenizer, name), batch_size)
 
 

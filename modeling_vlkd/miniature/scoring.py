@@ -4,6 +4,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPProcessor
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
+from modeling_vlkd.evaluation.caption_metrics import score_captions
+from modeling_vlkd.evaluation.caption_tokenizers import PYTHON_TOKENIZER
 from modeling_vlkd.evaluation.metrics import balanced_exact_match, exact_match
-from modeling_vlkd.evaluation.protocol import Answer, Caption, VisionLanguageModel
+from modeling_vlkd.evaluation.protocol import Answer, Caption
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
 
 from .clip_teacher import CLASSES, embed_images, embed_texts
@@ -23,6 +26,16 @@ from .world import Scene, Split, parse_question
 
 BATCH_SIZE = 256
 CLASS_CAPTIONS = [f"A picture of a {scene.color} {scene.shape}." for scene in CLASSES]
+
+
+class Writer(Protocol):
+    """What of a [`VisionLanguageModel`] is scored here of any model."""
+
+    def answer(self, images: Any, questions: Sequence[str], image_index: Sequence[int] | None = None) -> list[Answer]:
+        """Answer questions about pictures or, with None, from the text alone."""
+
+    def caption(self, images: Any) -> list[Caption]:
+        """Caption pictures."""
 
 
 @dataclass
@@ -38,26 +51,36 @@ def score_model(
 ) -> tuple[dict[str, float], Predictions]:
     """Score answers, captions, retrieval and reading, with the checkpoint's own decoding.
 
-    The questions are also asked without a picture (`blind`) and with another picture (`shuffled`).
-
     Args:
         image_embeds: `(pictures, rows, dim)`.
     """
     started, adapter = time.perf_counter(), VLKDAdapter(model, processor, BATCH_SIZE)
-    answers = adapter.answer(image_embeds, split.questions, split.image_index)
-    captions = adapter.caption(image_embeds)
+    scores, predictions = score_writing(adapter, split, image_embeds)
+    scores |= retrieval(split.scenes, adapter.embed_images(image_embeds), adapter.embed_texts(CLASS_CAPTIONS))
+    scores["text_after"] = score_probe(adapter)
+    return scores | {"scoring_seconds": time.perf_counter() - started}, predictions
+
+
+def score_writing(model: Writer, split: Split, images: Any) -> tuple[dict[str, float], Predictions]:
+    """Score the answers and captions of any model.
+
+    The questions are also asked without a picture (`blind`) and with another picture (`shuffled`).
+
+    Args:
+        images: the pictures of the split, as the model takes them.
+    """
+    answers = model.answer(images, split.questions, split.image_index)
+    captions = model.caption(images)
     scores = score_answers(split, [answer.text for answer in answers])
     exchanged = np.random.default_rng(0).permutation(len(split.images))[split.image_index].tolist()
-    shuffled = adapter.answer(image_embeds, split.questions, exchanged)
-    scores["blind"] = exact_match(ask_blind(adapter, split.questions), split.answers)
+    shuffled = model.answer(images, split.questions, exchanged)
+    scores["blind"] = exact_match(ask_blind(model, split.questions), split.answers)
     scores["shuffled"] = exact_match([answer.text for answer in shuffled], split.answers)
     scores["caption"] = caption_accuracy(split.scenes, [caption.text for caption in captions])
-    scores |= retrieval(split.scenes, adapter.embed_images(image_embeds), adapter.embed_texts(CLASS_CAPTIONS))
-    scores["text_after"] = score_reading(model, processor)
-    return scores | {"scoring_seconds": time.perf_counter() - started}, Predictions(answers, captions)
+    return scores, Predictions(answers, captions)
 
 
-def ask_blind(model: VisionLanguageModel, questions: Sequence[str]) -> list[str]:
+def ask_blind(model: Writer, questions: Sequence[str]) -> list[str]:
     """Answer without a picture. Equal questions get equal answers then, so each is asked only once."""
     distinct = sorted(set(questions))
     found = {question: answer.text for question, answer in zip(distinct, model.answer(None, distinct))}
@@ -97,8 +120,13 @@ def score_answers(split: Split, answers: Sequence[str]) -> dict[str, float]:
 
 def caption_accuracy(scenes: Sequence[Scene], captions: Sequence[str]) -> float:
     """Compute the share of captions that are, word for word, a true caption of their picture."""
-    true = [{text.removeprefix("A picture of").strip().removesuffix(".") for text in s.captions()} for s in scenes]
+    true = [{without_prefix(text) for text in scene.captions()} for scene in scenes]
     return float(np.mean([caption in texts for caption, texts in zip(captions, true)]))
+
+
+def without_prefix(caption: str) -> str:
+    """Take from a caption what the prompt says anyway, and the period."""
+    return caption.removeprefix("A picture of").strip().removesuffix(".")
 
 
 def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[str, float]:
@@ -117,9 +145,19 @@ def retrieval(scenes: Sequence[Scene], images: Tensor, texts: Tensor) -> dict[st
 
 def score_reading(model: VLKDForConditionalGeneration, processor: VLKDProcessor) -> float:
     """Compute the share of right answers to questions about a passage, from text alone."""
+    return score_probe(VLKDAdapter(model, processor, BATCH_SIZE))
+
+
+def score_probe(model: Writer) -> float:
+    """Compute what `score_reading` does, of any model."""
     questions, answers = reading_probe()
-    found = VLKDAdapter(model, processor, BATCH_SIZE).answer(None, questions)
-    return exact_match([answer.text for answer in found], answers)
+    return exact_match([answer.text for answer in model.answer(None, questions)], answers)
+
+
+def score_cider(scenes: Sequence[Scene], captions: Sequence[str]) -> float:
+    """Compute CIDEr-D of captions against all true captions of their pictures, from 0 to 10."""
+    true = {place: [without_prefix(text) for text in scene.captions()] for place, scene in enumerate(scenes)}
+    return score_captions(dict(enumerate(captions)), true, PYTHON_TOKENIZER).overall["CIDEr"]
 
 
 def score_baselines(train: Split, split: Split, clip: CLIPModel, clip_processor: CLIPProcessor) -> dict[str, float]:
