@@ -15,12 +15,14 @@ from stranger import FORGET_THE_PACKAGE, run
 from tiny_sources import save_openai_archive
 from transformers import CLIPModel
 
-from modeling_vlkd import VLKDForConditionalGeneration
+from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.evaluation.glue_tasks import TASKS
 from modeling_vlkd.miniature.distilling import WEIGHTS, Teachers, assemble
 from modeling_vlkd.miniature.report import MAIN_ROWS, markdown_table
 from modeling_vlkd.miniature.world import load_train_and_validation
 from modeling_vlkd.trainers import answer_accuracy
+from modeling_vlkd.trainers.text_classification import load_classifier
 
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,7 @@ STAND_INS = {
     "num_train_epochs=1,": "max_steps=2,",  # minutes otherwise
     "openai/clip-vit-base-patch16": str(WEIGHTS / "clip"),
     "facebook/bart-large": str(WEIGHTS / "bart"),
+    "trainers/recipes": str(ROOT / "trainers" / "recipes"),
 }
 
 
@@ -69,6 +72,17 @@ def write_classes(folder: Path, pictures: list[Image.Image]):
         picture.save(folder / f"class {number % 2}" / f"{number}.png")
 
 
+def write_glue(folder: Path):
+    """Leave a task of GLUE to train on, a test split of another, and a classifier for the latter, not trained."""
+    for name in ("SST-2", "RTE"):
+        (folder / name).mkdir()
+    for name in ("train", "dev"):
+        (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\na red circle\t1\na blue circle\t0\n")
+    (folder / "RTE" / "test.tsv").write_text("index\tsentence1\tsentence2\n0\ta red circle\ta circle\n")
+    load_classifier(str(folder / "vlkd-demo"), TASKS["rte"]).save_pretrained(folder / "my-rte")
+    VLKDProcessor.from_pretrained(folder / "vlkd-demo").save_pretrained(folder / "my-rte")
+
+
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory) -> Path:
     """The folder where the README's reader stands after the demo, with `vlkd-demo` and pictures with captions."""
@@ -88,6 +102,7 @@ def tour(tmp_path_factory) -> Path:
     (folder / "my-pictures" / "metadata.csv").write_text("\n".join(lines))
     write_predictions(folder)
     write_classes(folder / "classes", [Image.fromarray(image) for image in train.images[:4]])
+    write_glue(folder)
     for name in re.findall(r" (\S+)\.pt\b", "".join(PAGES.values())):  # one tiny archive for each of OpenAI's files
         kind = "resnet" if name.startswith("RN") else "vit"
         save_openai_archive(kind, folder / f"{name}.pt", vocab_size=49_408)  # as CLIP's tokenizer has

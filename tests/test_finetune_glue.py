@@ -48,6 +48,7 @@ def test_a_run_leaves_a_classifier_with_its_card(place: Path, capsys):
     assert "| optim | `lamb` |" in card
     assert "trained on labeled texts (SST-2), with a new head" in card
     assert "visual-question-answering" not in card
+    assert "image-captioning" not in card
 
 
 def test_an_adapter_trains_the_head_too(place: Path):

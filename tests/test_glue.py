@@ -49,7 +49,7 @@ def test_figures_and_examples_are_those_of_the_predictions(tmp_path: Path):
     assert (wrong.id, wrong.said, wrong.truth) == (2, "not_entailment", ["entailment"])
     assert wrong.asked == "a red boxa red box | is it a box?"
     json.dumps(report.as_dict())
-    assert report.tables()[0].row_count == 2
+    assert report.tables()[0].row_count == 1
 
 
 def test_examples_of_like_lengths_are_neighbors():

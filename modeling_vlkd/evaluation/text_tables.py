@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 
 from .errors import EvaluationError
-from .tables import read_csv, read_json, refuse_missing_columns, refuse_other_encodings
+from .tables import read_table, refuse_missing_columns
 
 
 KINDS = "a .csv, .jsonl or .parquet file, a folder that `datasets` has saved, or a Hub id, USER/NAME"
@@ -18,8 +18,6 @@ def read_texts(
     source: str | Path, columns: Sequence[str], split: str, hub_config: str | None = None
 ) -> list[tuple[str, dict[str, Any]]]:
     """Read a table, and give each row with the place that messages call it by.
-
-    CSV and JSON lines are not read by `datasets`, to which the texts "None" and "NA" are no text.
 
     Args:
         columns: those that have to be there; others are given, too.
@@ -32,7 +30,7 @@ def read_texts(
     path = Path(source)
     try:
         if path.is_file() and path.suffix in (".csv", ".jsonl", ".json"):
-            rows = _read_file(path, columns)
+            rows = [(f"Line {line} of {path}", row) for line, row in read_table(path, columns)]
         else:
             rows = _read_dataset(str(source), columns, split, hub_config)
     except EvaluationError:
@@ -41,17 +39,6 @@ def read_texts(
         raise EvaluationError(str(error)) from error
     if not rows:
         raise EvaluationError(f"{source} holds no rows; give a table with the columns {', '.join(columns)}.")
-    return rows
-
-
-def _read_file(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    refuse_other_encodings(path)
-    rows = []
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for line, row in read_csv(file, path, columns) if path.suffix == ".csv" else read_json(file, path):
-            place = f"Line {line} of {path}"
-            refuse_missing_columns(columns, list(row), place)
-            rows.append((place, row))
     return rows
 
 

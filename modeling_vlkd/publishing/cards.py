@@ -21,6 +21,7 @@ from .provenance import CARD_NAME, DATA_ROLES, METADATA_KEY, Provenance, Source
 GENERATED_NAME = "README.generated.md"  # the file of a new card if somebody has edited the old one
 PIPELINE_TAG = "visual-question-answering"
 UNTRAINED = "untrained"  # the tag of a model that was put together and not trained; it can do no task yet
+CLASSIFIER_TAGS = ["vlkd", "knowledge-distillation", "clip", "bart"]
 TAGS = ["vlkd", "image-captioning", "image-text-to-text", "knowledge-distillation", "clip", "bart"]
 # Among these is no task, or the Hub would take it for the pipeline_tag.
 UNTRAINED_TAGS = ["vlkd", "clip", "bart", UNTRAINED]
@@ -108,7 +109,7 @@ def make_card(facts: CardFacts) -> ModelCard:
         # Without this, the Hub takes a model with several base models for a merge of their weights.
         base_model_relation="finetune" if provenance.base_models and not untrained else None,
         datasets=provenance.datasets or None,
-        tags=[*(UNTRAINED_TAGS if untrained else TAGS), *facts.tags],
+        tags=[*(UNTRAINED_TAGS if untrained else CLASSIFIER_TAGS if classifies else TAGS), *facts.tags],
         model_name=facts.name if facts.results else None,
         eval_results=facts.results or None,
     )
