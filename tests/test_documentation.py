@@ -57,8 +57,19 @@ def write_predictions(folder: Path):
             "annotations": [{"image_id": image, "caption": text} for image, text in said.items()],
         },
     }
+    contents["questions"] = {"questions": [{"question_id": 1, "image_id": 1, "question": "what color is it?"}]}
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
+    rows = ["vlkd-demo/pictures/1.png,what color is it?,red", "vlkd-demo/pictures/2.png,is it a circle?,yes"]
+    (folder / "questions.csv").write_text("\n".join(["image,question,answer", *rows]))
+    (folder / "captions.txt").write_text("\n".join(said.values()))
+
+
+def write_classes(folder: Path, pictures: list[Image.Image]):
+    """Leave a folder with a subfolder a class."""
+    for number, picture in enumerate(pictures):
+        (folder / f"class {number % 2}").mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"class {number % 2}" / f"{number}.png")
 
 
 def write_glue(folder: Path):
@@ -91,6 +102,7 @@ def tour(tmp_path_factory) -> Path:
     (folder / "my-pictures" / "metadata.csv").write_text("\n".join(lines))
     write_predictions(folder)
     write_glue(folder)
+    write_classes(folder / "classes", [Image.fromarray(image) for image in train.images[:4]])
     for name in re.findall(r" (\S+)\.pt\b", "".join(PAGES.values())):  # one tiny archive for each of OpenAI's files
         kind = "resnet" if name.startswith("RN") else "vit"
         save_openai_archive(kind, folder / f"{name}.pt", vocab_size=49_408)  # as CLIP's tokenizer has

@@ -160,7 +160,7 @@ def measure_all(laboratory: Laboratory, runs: Sequence[Run], output: Path, conso
         file, settings = folder / f"{run.row.name}.scores.json", {**run.settings, **prompts_of(run.row)}
         found, began = read_if_equal(file, settings), time.perf_counter()
         label = f"Run {number} of {len(runs)}: {run.row.label}, {VARIANTS[run.variant][0]}, seed {run.seed}"
-        console.print(label if found is None else f"{label}: measured before", highlight=False)
+        console.print(label if found is None else f"{label}: measured before", highlight=False, soft_wrap=True)
         if found is None:
             found = {"settings": settings, "scores": laboratory.measure(run, folder)}
             write_json_file(file, found, indent=2)
@@ -237,7 +237,7 @@ def run_table(
     result = reproduce(TABLES[name], variants, seeds, steps or STEPS, output, console)
     console.print(terminal_table(result))
     for variant in variants:
-        console.print(*verdict_lines(result, variant), sep="\n", highlight=False)
+        console.print(*verdict_lines(result, variant), sep="\n", highlight=False, soft_wrap=True)
     draw(result, output / f"{name}.png")
     (output / f"{name}.md").write_text(markdown(result, f"{name}.png"), encoding="utf-8")
     for file in filter(None, (output / f"{name}.json", json_file)):

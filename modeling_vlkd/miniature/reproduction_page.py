@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ COLUMNS = {
     "retrieval_i2t": "retrieval",
     "text_after": "reading text",
 }
+WIDTH = 119  # of the page's lines
 PLOTTED = ("overall", "yes_no", "caption")
 COLORS = {"paper": "#1f5fa8", "unaligned": "#8a8a8a", "replay": "#c2571a"}
 
@@ -79,7 +81,7 @@ def verdict_lines(result: dict[str, Any], variant: str) -> list[str]:
 
 def terminal_table(result: dict[str, Any]) -> Table:
     """Draw the table for the terminal."""
-    table = Table(title_of(result), title=None)
+    table = Table("", title=title_of(result), title_justify="left")
     for label in COLUMNS.values():
         table.add_column(label, justify="right")
     for heading, rows in table_rows(result):
@@ -106,13 +108,13 @@ def markdown(result: dict[str, Any], picture: str) -> str:
     """
     table = TABLES[result["table"]]
     head = [f"`{result['command']}`", *COLUMNS.values()]
-    lines = [f"## {table.title}", "", f"The paper's {table.source}. {table.note}", ""]
+    lines = [f"## {table.title}", "", fill(f"The paper's {table.source}. {table.note}", WIDTH), ""]
     lines += [as_line(head), as_line(["---", *["---:"] * len(COLUMNS)])]
     for heading, rows in table_rows(result):
         lines += [as_line([f"**{heading}**", *[""] * len(COLUMNS)]), *map(as_line, rows)]
     for variant in result["each_seed"]:
         if sentences := verdict_lines(result, variant):
-            lines += ["", f"Of the paper's claims, {VARIANTS[variant][0]}:", "", *(f"- {each}" for each in sentences)]
+            lines += ["", f"Claims of the paper ({VARIANTS[variant][0]}):", "", *(f"- {each}" for each in sentences)]
     lines += ["", f"![{table.title}: mean and each seed]({picture})"]
     return "\n".join(lines) + "\n"
 
