@@ -72,11 +72,15 @@ def test_claims_are_judged_from_the_figures(result):
 
 
 def test_terminal_and_page_show_the_same_figures(result):
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(terminal_table(result))
     drawn, written = console.export_text(), markdown(result, "frozen-clip.png")
-    for figure in re.findall(r"\d\.\d{3} ± \d\.\d{3}", written):
-        assert figure in drawn
+    pairs = re.findall(r"(\d\.\d{3}) ± (\d\.\d{3})", written)
+    assert len(pairs) == 2 * 6 + 5 + 2
+    for mean, spread in pairs:
+        assert re.search(rf"│ +{mean} │", drawn)
+        assert re.search(rf"│ +±{spread} │", drawn)
+    assert "…" not in drawn
     assert "`vlkd reproduce frozen-clip --seeds 2 --seed 3`" in written
     assert "(frozen-clip.png)" in written
 

@@ -237,7 +237,8 @@ def run_table(
     result = reproduce(TABLES[name], variants, seeds, steps or STEPS, output, console)
     console.print(terminal_table(result))
     for variant in variants:
-        console.print(*verdict_lines(result, variant), sep="\n", highlight=False, soft_wrap=True)
+        lines = [f"Claims of the paper ({VARIANTS[variant][0]}):", *verdict_lines(result, variant)]
+        console.print(*lines, sep="\n", highlight=False, soft_wrap=True)
     draw(result, output / f"{name}.png")
     (output / f"{name}.md").write_text(markdown(result, f"{name}.png"), encoding="utf-8")
     for file in filter(None, (output / f"{name}.json", json_file)):

@@ -82,12 +82,14 @@ def verdict_lines(result: dict[str, Any], variant: str) -> list[str]:
 def terminal_table(result: dict[str, Any]) -> Table:
     """Draw the table for the terminal."""
     table = Table("", title=title_of(result), title_justify="left")
+    table.columns[0].min_width = 12  # of the longest word
     for label in COLUMNS.values():
         table.add_column(label, justify="right")
     for heading, rows in table_rows(result):
         table.add_row(f"[bold]{heading}")
         for number, row in enumerate(rows, start=1):
-            table.add_row(*row, end_section=number == len(rows))
+            # The spread goes below the mean, so that all fits into 80 columns.
+            table.add_row(*(cell.replace(" ± ", "\n±") for cell in row), end_section=number == len(rows))
     return table
 
 
