@@ -73,8 +73,7 @@ def test_a_test_split_is_submitted_and_not_scored(tmp_path: Path):
     assert path.read_text().splitlines() == ["index\tprediction", "0\tentailment"] + [
         f"{number}\tnot_entailment" for number in (1, 2, 3)
     ]
-    with pytest.raises(EvaluationError, match="RTE have no labels, so that only the GLUE server can score"):
-        benchmark.report(rows)
+    assert benchmark.report(rows).overall == {}
 
 
 def test_a_vlkd_classifies(make_model, tokenizer, tmp_path: Path):

@@ -1,7 +1,7 @@
 """The tasks of `vlkd evaluate`: which flags belong to each, and how its benchmark is read."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from modeling_vlkd.evaluation.vqa_files import write_results
 
 DEFAULT_BATCH = 32
 PROMPTS = {"vqa": "question_prompt", "captioning": "caption_prompt"}  # of peers
-Rows = Mapping[Any, dict[str, Any]]
+Rows = Sequence[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Task:
         may_have: its other flags of data.
         read: makes the benchmark.
         load: makes of a name what the benchmark asks.
-        official: the name of the file of predictions in the official format, and what writes it from rows by id.
+        save: writes the predictions in the official format into a folder.
     """
 
     needs: tuple[str, ...]
     may_have: tuple[str, ...]
     read: Callable[[argparse.Namespace], Benchmark]
     load: Callable[[str, argparse.Namespace], Any]
-    official: tuple[str, Callable[[Path, Rows], None]] | None = None
+    save: Callable[[Any, Rows, Path], object] | None = None
 
 
 def read_questions(args: argparse.Namespace) -> Benchmark:
@@ -122,12 +122,14 @@ def load_vision_language_model(name: str, args: argparse.Namespace) -> VisionLan
     return load_model(name, device, dtype, args.batch_size or DEFAULT_BATCH, bool(args.trust_remote_code), **settings)
 
 
-def save_answers(path: Path, rows: Rows):
-    write_results(path, {number: row["answer"] for number, row in rows.items()})
+def save_answers(benchmark: Benchmark, rows: Rows, folder: Path):
+    answers = {int(number): row["answer"] for number, row in zip(benchmark.ids, rows)}
+    write_results(folder / "answers.json", answers)
 
 
-def save_captions(path: Path, rows: Rows):
-    write_captions(path, {number: row["caption"] for number, row in rows.items()})
+def save_captions(benchmark: Benchmark, rows: Rows, folder: Path):
+    captions = {int(number): row["caption"] for number, row in zip(benchmark.ids, rows)}
+    write_captions(folder / "captions.json", captions)
 
 
 TASKS = {
@@ -136,14 +138,14 @@ TASKS = {
         ("annotations", "images", "answer_list", "control"),
         read_questions,
         load_vision_language_model,
-        ("answers.json", save_answers),
+        save_answers,
     ),
     "captioning": Task(
         ("annotations", "images"),
         ("split", "control"),
         read_captioning,
         load_vision_language_model,
-        ("captions.json", save_captions),
+        save_captions,
     ),
     "retrieval": Task(
         ("annotations", "images"),
@@ -155,7 +157,7 @@ TASKS = {
         ("images",), ("labels", "classes", "templates", "text_tower"), read_classification, load_embedding_model
     ),
     "infilling": Task(("texts",), ("limit",), read_infilling, load_text_infiller),
-    "glue": Task(("glue_task", "data"), ("split",), read_glue, load_text_classifier),
+    "glue": Task(("glue_task", "data"), ("split",), read_glue, load_text_classifier, GlueBenchmark.submit),
     "summarization": Task(
         ("data",), ("split", "document_column", "summary_column"), read_summarization, load_text_writer
     ),

@@ -25,7 +25,7 @@ from .evaluation_tasks import DEFAULT_BATCH, FLAGS, TASKS
 
 DEFAULT_FOLDER = Path("vlkd-evaluation")
 CHUNK = 8  # batches of a model that are given to it at once, so that it can put texts of like length together
-SETTINGS = ("dtype", "masks", "beams", "prompt", "seed")  # beside the data, what predictions depend on
+SETTINGS = ("dtype", "masks", "beams", "prompt")  # beside the data, what predictions depend on
 
 
 def evaluate_models(args: argparse.Namespace, command: str) -> int:
@@ -66,13 +66,15 @@ def evaluate_model(args: argparse.Namespace, benchmark: Benchmark, name: str, fo
     identity = {"model": name, "weights": fingerprint(name, model)}
     identity |= {flag: describe_data(given[flag]) for flag in FLAGS[args.task] if given[flag] is not None}
     identity |= {setting: given[setting] for setting in SETTINGS if given[setting] is not None}
+    if args.control == "shuffled" or args.task == "infilling":
+        identity["seed"] = args.seed  # elsewhere it is that of the bootstrap alone
     chunk = CHUNK * (args.batch_size or DEFAULT_BATCH)
     rows = run_benchmark(benchmark, model, folder, identity, chunk)
+    is_main = processes().is_main_process
+    if is_main and task.save is not None:
+        task.save(benchmark, rows, folder)
     report = benchmark.report(rows, args.seed)
-    if processes().is_main_process:
-        if task.official is not None:
-            file_name, save = task.official
-            save(folder / file_name, dict(zip(benchmark.ids, rows)))
+    if is_main:
         lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in report.scored]
         write_text_file(folder / "examples.jsonl", "".join(lines))
         write_page(folder / "report.html", f"{args.task}: {name}", report.tables(name), report.scored, args.seed)
@@ -113,7 +115,7 @@ def show_and_save(reports: Mapping[str, Report], output: Path, folders: Mapping[
     console = Console(soft_wrap=True)
     for name, report in reports.items():
         if report.overall == {}:
-            print("Nothing was scored, for there are no annotations.")
+            print(f"Nothing was scored for {name}: what is right is not told in the data.")
         else:
             console.print(*report.tables(name))
     if len(reports) > 1:
