@@ -25,6 +25,10 @@ examples, of models:
   vlkd evaluate --task vqa --checkpoint my-vlkd Salesforce/blip-vqa-base --images val2014 \\
       --questions v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json
   vlkd evaluate --task captioning --checkpoint my-vlkd --annotations dataset_coco.json --split test --images coco
+  vlkd evaluate --task retrieval --checkpoint my-vlkd --annotations dataset_flickr30k.json --split test --images flickr
+  vlkd evaluate --task classification --checkpoint my-vlkd openai/clip-vit-base-patch16 --images folders
+  vlkd evaluate --task infilling --checkpoint my-vlkd facebook/bart-large --texts texts.txt
+  vlkd evaluate --task glue --glue-task sst2 --checkpoint my-sst2 --data SST-2
 
 and of files of predictions, whatever made them:
   vlkd evaluate --task vqa --predictions answers.json --annotations v2_mscoco_val2014_annotations.json
@@ -77,7 +81,7 @@ def build_parser() -> Parser:
         help="of vqa: official ones, or a CSV or JSON lines of image, question, answer",
     )
     data.add_argument("--images", type=Path, metavar="FOLDER", help="the pictures of official files")
-    data.add_argument("--split", help="of annotations that have several, as Karpathy's do")
+    data.add_argument("--split", metavar="NAME", help="of annotations that have several, as Karpathy's do")
     data.add_argument(
         "--answer-list",
         type=Path,
@@ -85,10 +89,16 @@ def build_parser() -> Parser:
         help="of vqa: answers that a classifier could choose from; questions are then in-domain or out-of-domain",
     )
     data.add_argument(
-        "--captions-per-image", type=positive, help="of retrieval: take the first so many, 5 in published figures"
+        "--captions-per-image",
+        type=positive,
+        metavar="N",
+        help="of retrieval: take the first so many, 5 in published figures",
     )
     data.add_argument(
-        "--folds", type=positive, help="of retrieval: also average over so many parts; 5 of COCO's 5,000 are COCO 1K"
+        "--folds",
+        type=positive,
+        metavar="N",
+        help="of retrieval: also average over so many parts; 5 of COCO's 5,000 are COCO 1K",
     )
     data.add_argument(
         "--text-tower",
@@ -115,13 +125,13 @@ def build_parser() -> Parser:
     data.add_argument(
         "--texts", type=Path, metavar="FILE", help="of infilling: a text a line, .txt or .gz; BARTs may stand beside"
     )
-    data.add_argument("--limit", type=positive, help="of infilling: take the first so many texts")
+    data.add_argument("--limit", type=positive, metavar="N", help="of infilling: take the first so many texts")
     data.add_argument(
         "--data",
         metavar="DATA",
         help="of glue and summarization: CSV, JSON lines, parquet, a folder or Hub id; of glue the official .tsv too",
     )
-    data.add_argument("--glue-task", choices=list(GLUE_TASKS), help="which of GLUE's")
+    data.add_argument("--glue-task", choices=list(GLUE_TASKS), metavar="NAME", help=f"one of {', '.join(GLUE_TASKS)}")
     data.add_argument("--document-column", metavar="NAME", help="of summarization (default: document, as in XSum)")
     data.add_argument("--summary-column", metavar="NAME", help="of summarization (default: summary)")
     data.add_argument(
@@ -136,23 +146,29 @@ def build_parser() -> Parser:
         help="a folder for each model, with its predictions, report and page (default: vlkd-evaluation/TASK)",
     )
     run.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE as well")
-    run.add_argument("--batch-size", type=positive, help="examples at a time (default: 32)")
-    run.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)")
+    run.add_argument("--batch-size", type=positive, metavar="N", help="examples at a time (default: 32)")
+    run.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: an accelerator if there is one)"
+    )
     run.add_argument(
         "--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights (default: that of their file)"
     )
-    run.add_argument("--masks", type=positive, help="masks in the prompts of a VLKD (default: the checkpoint's)")
+    run.add_argument(
+        "--masks", type=positive, metavar="N", help="masks in the prompts of a VLKD (default: the checkpoint's)"
+    )
     run.add_argument(
         "--prompt", metavar="TEXT", help="that of other models, with {question} in it for vqa (default: their own)"
     )
-    run.add_argument("--beams", type=positive, help="beams; 1 is greedy (default: the model's)")
+    run.add_argument("--beams", type=positive, metavar="N", help="beams; 1 is greedy (default: the model's)")
     run.add_argument(
         "--trust-remote-code",
         action="store_true",
         default=None,
         help="let code run that comes with a checkpoint; a VLKD needs none",
     )
-    run.add_argument("--seed", type=int, default=0, help="of the bootstrap and of shuffling (default: %(default)s)")
+    run.add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of the bootstrap and of shuffling (default: %(default)s)"
+    )
     return parser
 
 
