@@ -17,6 +17,7 @@ from transformers import CLIPModel
 
 from modeling_vlkd import VLKDForConditionalGeneration, VLKDProcessor
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.evaluation import caption_tokenizers
 from modeling_vlkd.evaluation.glue_tasks import TASKS
 from modeling_vlkd.miniature.distilling import WEIGHTS, Teachers, assemble
 from modeling_vlkd.miniature.report import MAIN_ROWS, markdown_table
@@ -112,6 +113,7 @@ def tour(tmp_path_factory) -> Path:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)])
 def test_python_blocks_run_one_after_the_other(page: str, tour: Path, monkeypatch):
     monkeypatch.chdir(tour)
+    monkeypatch.setattr(caption_tokenizers, "java_runs", lambda: False)
     names: dict = {}
     for number, block in enumerate(blocks("python", page)):
         if "trust_remote_code" not in block:  # these need a Hub
@@ -143,6 +145,7 @@ PUSH_LINES = [line.values[0] for line in SHELL_LINES if line.values[0].startswit
 @pytest.mark.parametrize("line", [line for line in SHELL_LINES if line.values[0] not in PUSH_LINES])
 def test_shell_lines_run(line: str, tour: Path, monkeypatch, capsys):
     monkeypatch.chdir(tour)
+    monkeypatch.setattr(caption_tokenizers, "java_runs", lambda: False)  # starting it takes seconds
     program, *words = shlex.split(line, comments=True)
     assert program == "vlkd"
     assert main(words) == 0

@@ -62,12 +62,14 @@ def answer_table(args: argparse.Namespace) -> int:
     answers = answer_all(table, adapter, reader)
     if ids:
         write_results(args.output, {number: answer.text for number, answer in zip(ids, answers)})
+        print(f"{len(table):,} answers are in {args.output}.")
         return reader.exit_code
     rows = [with_answer(each.row, answer, names) for each, answer in zip(table, answers)]
     if args.output is None:
         sys.stdout.write(as_csv(rows))
     else:
         write_text_file(args.output, as_csv(rows) if args.output.suffix == ".csv" else as_json_lines(rows))
+        print(f"{len(table):,} answers are in {args.output}.")
     return reader.exit_code
 
 
