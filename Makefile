@@ -23,7 +23,7 @@ demo: $(VENV)/demo-installed  ## distill the miniature CLIP into the miniature B
 	$(BIN)/vlkd demo
 
 test: $(VENV)/installed  ## every test that needs neither a GPU nor patience
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed  ## the rest: towers of full size, training from scratch
 	$(BIN)/python -m pytest -m slow
