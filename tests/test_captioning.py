@@ -8,7 +8,7 @@ from PIL import Image
 from modeling_vlkd.evaluation.caption_files import CaptionReferences
 from modeling_vlkd.evaluation.caption_metrics import score_captions
 from modeling_vlkd.evaluation.caption_tokenizers import PYTHON_TOKENIZER
-from modeling_vlkd.evaluation.captioning import CaptioningBenchmark, caption_pictures, evaluate_captions
+from modeling_vlkd.evaluation.captioning import CaptioningBenchmark, evaluate_captions
 from modeling_vlkd.evaluation.errors import EvaluationError
 from modeling_vlkd.evaluation.protocol import Caption
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
@@ -52,54 +52,11 @@ def test_captions_of_other_pictures_are_not_scored():
         evaluate_captions({1: "a", 2: "b", 3: "c"}, CaptionReferences(REFERENCES, {}))
 
 
-class ShadeModel:
-    """Says how bright a picture is."""
-
-    def look(self, images):
-        return [image.convert("L").getpixel((0, 0)) for image in images]
-
-    def caption(self, images):
-        return [Caption(f"a picture of shade {shade}", 0.5) for shade in images]
-
-
-@pytest.fixture
-def paths(tmp_path) -> list[Path]:
-    paths = [tmp_path / f"{shade}.png" for shade in (200, 0, 90)]
-    for path in paths:
-        Image.new("RGB", (4, 4), (int(path.stem),) * 3).save(path)
-    return paths
-
-
-def test_any_model_captions_pictures_in_their_order(paths):
-    captions = caption_pictures(ShadeModel(), [paths[0], str(paths[1]), *paths[1:]])
-    assert [caption.text for caption in captions] == [f"a picture of shade {shade}" for shade in (200, 0, 0, 90)]
-    assert caption_pictures(ShadeModel(), []) == []
-
-
-def test_missing_pictures_are_named_before_the_model_begins(paths, tmp_path):
-    with pytest.raises(EvaluationError, match=f"There are no pictures {tmp_path}/b.png, {tmp_path}; mend"):
-        caption_pictures(None, [*paths, tmp_path / "b.png", tmp_path])
-    with pytest.raises(EvaluationError, match=f"There is no picture {tmp_path}/b.png; mend"):
-        caption_pictures(None, [tmp_path / "b.png", *paths])
-
-
-def test_a_damaged_picture_is_named(paths):
-    paths[1].write_bytes(paths[1].read_bytes()[:40])
-    with pytest.raises(EvaluationError, match=r"0.png cannot be read .* Mend the picture or leave it out\.$"):
-        caption_pictures(ShadeModel(), paths)
-
-
-def test_a_model_gives_each_picture_one_caption(paths, monkeypatch):
-    monkeypatch.setattr(ShadeModel, "caption", lambda self, images: [Caption("a")])
-    with pytest.raises(EvaluationError, match="The model gave 1 captions for 3 pictures"):
-        caption_pictures(ShadeModel(), paths)
-
-
 class Narrator:
     """Says of each picture how red and how green it is, which is its id."""
 
     def look(self, images):
-        return [picture.getpixel((0, 0)) for picture in images]
+        return [Image.open(path).getpixel((0, 0)) for path in images]
 
     def caption(self, images):
         return [Caption(f"a picture with {red} and {green}", 0.25) for red, green, _ in images]

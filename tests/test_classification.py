@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modeling_vlkd.evaluation.class_files import LabeledPictures, read_templates
 from modeling_vlkd.evaluation.classification import CLASSES_AT_ONCE, ClassificationBenchmark, embed_classes
-from modeling_vlkd.evaluation.errors import EvaluationError
 from modeling_vlkd.evaluation.running import run_benchmark
+from modeling_vlkd.processing_vlkd import open_image
 
 
 PAINTS = {
@@ -27,7 +27,7 @@ class ColorModel:
     texts = 0
 
     def look(self, images) -> list[Image.Image]:
-        return list(images)
+        return [open_image(image) for image in images]
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:
         return torch.stack([self.embed_color(image.getpixel((0, 0))) for image in images])
@@ -153,5 +153,5 @@ def test_a_row_does_not_depend_on_its_batch(folder: Path):
 def test_a_picture_that_cannot_be_read_is_named(folder: Path):
     (folder / "red" / "0.png").write_bytes(b"no picture")
     benchmark = ClassificationBenchmark.from_files(folder)
-    with pytest.raises(EvaluationError, match=r"red/0.png cannot be read .*Mend the picture or leave it out"):
+    with pytest.raises(ValueError, match=r"red/0.png cannot be read .*give a whole picture file"):
         benchmark.predict(ColorModel(), range(8))

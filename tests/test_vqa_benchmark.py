@@ -52,7 +52,7 @@ class Listener:
         self.looked = 0
 
     def look(self, images):
-        pictures = list(images)
+        pictures = [each if isinstance(each, Image.Image) else Image.open(each) for each in images]
         self.looked += len(pictures)
         return [picture.getpixel((0, 0))[1] for picture in pictures]
 
@@ -115,6 +115,16 @@ def test_one_answer_a_question_is_compared_exactly(folder: Path):
     assert (report.overall, report.facts) == (50.0, {"measure": "exact match"})
     assert report.groups == {}  # no types are told
     assert [each.score for each in report.scored] == [1, 1, 0, 0]
+
+
+def test_the_report_of_a_control_has_the_pictures_that_were_shown(folder: Path):
+    rows = [{"answer": "red"}] * 4
+    hidden = read_benchmark(folder / "q.csv", control="blank").report(rows, 0)
+    assert {each.image for each in hidden.scored} == {None}
+    benchmark = read_benchmark(folder / "q.csv", control="shuffled", seed=1)
+    shown = [Path(each.image).name for each in benchmark.report(rows, 0).scored]
+    seen = [row["answer"].split()[-1] for row in benchmark.predict(Listener(), range(4))]
+    assert shown == [f"COCO_val2014_{int(image):012d}.png" for image in seen]
 
 
 def test_without_annotations_nothing_is_scored(folder: Path):

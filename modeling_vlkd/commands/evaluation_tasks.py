@@ -28,6 +28,8 @@ from modeling_vlkd.evaluation.vqa_files import write_results
 
 
 DEFAULT_BATCH = 32
+OF_PICTURES = ("batch_size", "trust_remote_code")  # of models that see
+OF_WRITERS = (*OF_PICTURES, "masks", "beams", "prompt")
 PROMPTS = {"vqa": "question_prompt", "captioning": "caption_prompt"}  # of peers
 Rows = Sequence[dict[str, Any]]
 
@@ -39,6 +41,7 @@ class Task:
     Args:
         needs: flags without which there is nothing to evaluate on.
         may_have: its other flags of data.
+        asks_by: its flags of how models are asked.
         read: makes the benchmark.
         load: makes of a name what the benchmark asks.
         save: writes the predictions in the official format into a folder.
@@ -46,6 +49,7 @@ class Task:
 
     needs: tuple[str, ...]
     may_have: tuple[str, ...]
+    asks_by: tuple[str, ...]
     read: Callable[[argparse.Namespace], Benchmark]
     load: Callable[[str, argparse.Namespace], Any]
     save: Callable[[Any, Rows, Path], object] | None = None
@@ -70,7 +74,10 @@ def read_retrieval(args: argparse.Namespace) -> Benchmark:
 
 
 def read_classification(args: argparse.Namespace) -> Benchmark:
-    return ClassificationBenchmark.from_files(args.images, args.labels, args.classes, args.templates)
+    if args.images is None and args.labels is None:
+        raise ValueError("--task classification needs --images with a folder for each class, or --labels.")
+    images = args.images or args.labels.parent
+    return ClassificationBenchmark.from_files(images, args.labels, args.classes, args.templates)
 
 
 def read_infilling(args: argparse.Namespace) -> Benchmark:
@@ -136,6 +143,7 @@ TASKS = {
     "vqa": Task(
         ("questions",),
         ("annotations", "images", "answer_list", "control"),
+        OF_WRITERS,
         read_questions,
         load_vision_language_model,
         save_answers,
@@ -143,6 +151,7 @@ TASKS = {
     "captioning": Task(
         ("annotations", "images"),
         ("split", "control"),
+        OF_WRITERS,
         read_captioning,
         load_vision_language_model,
         save_captions,
@@ -150,16 +159,32 @@ TASKS = {
     "retrieval": Task(
         ("annotations", "images"),
         ("split", "captions_per_image", "folds", "text_tower"),
+        OF_PICTURES,
         read_retrieval,
         load_embedding_model,
     ),
     "classification": Task(
-        ("images",), ("labels", "classes", "templates", "text_tower"), read_classification, load_embedding_model
+        (),
+        ("images", "labels", "classes", "templates", "text_tower"),
+        OF_PICTURES,
+        read_classification,
+        load_embedding_model,
     ),
-    "infilling": Task(("texts",), ("limit",), read_infilling, load_text_infiller),
-    "glue": Task(("glue_task", "data"), ("split",), read_glue, load_text_classifier, GlueBenchmark.submit),
+    "infilling": Task(("texts",), ("limit",), (), read_infilling, load_text_infiller),
+    "glue": Task(
+        ("glue_task", "data"),
+        ("split",),
+        ("batch_size",),
+        read_glue,
+        load_text_classifier,
+        GlueBenchmark.submit,
+    ),
     "summarization": Task(
-        ("data",), ("split", "document_column", "summary_column"), read_summarization, load_text_writer
+        ("data",),
+        ("split", "document_column", "summary_column"),
+        ("batch_size", "beams"),
+        read_summarization,
+        load_text_writer,
     ),
 }
-FLAGS = {name: {*task.needs, *task.may_have} for name, task in TASKS.items()}
+FLAGS = {name: {*task.needs, *task.may_have, *task.asks_by} for name, task in TASKS.items()}

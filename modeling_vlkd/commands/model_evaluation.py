@@ -5,7 +5,7 @@ import gc
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -16,11 +16,12 @@ from rich.console import Console
 from modeling_vlkd.evaluation.benchmark import Benchmark
 from modeling_vlkd.evaluation.errors import EvaluationError
 from modeling_vlkd.evaluation.json_files import write_json_file, write_text_file
+from modeling_vlkd.evaluation.models import read_config
 from modeling_vlkd.evaluation.page import write_page
 from modeling_vlkd.evaluation.report import Report, compare
-from modeling_vlkd.evaluation.running import processes, run_benchmark
+from modeling_vlkd.evaluation.running import Row, processes, run_benchmark
 
-from .evaluation_tasks import DEFAULT_BATCH, FLAGS, TASKS
+from .evaluation_tasks import DEFAULT_BATCH, TASKS
 
 
 DEFAULT_FOLDER = Path("vlkd-evaluation")
@@ -34,80 +35,89 @@ def evaluate_models(args: argparse.Namespace, command: str) -> int:
     Returns:
         The exit code: 2 if a model could not be evaluated.
     """
-    task, folders = TASKS[args.task], name_folders(args.checkpoint, args.control)
-    benchmark = task.read(args)
+    folders = name_folders(args.checkpoint, args.control)
+    benchmark = TASKS[args.task].read(args)
     output = args.output_dir or DEFAULT_FOLDER / (args.glue_task or args.task)
     reports: dict[str, Report] = {}
-    is_main = processes().is_main_process
+    failed = 0
     for name, folder in folders.items():
         try:
-            report = evaluate_model(args, benchmark, name, output / folder)
+            rows = predict(args, benchmark, name, output / folder)
+            if processes().is_main_process:
+                reports[name] = score(args, benchmark, rows, output / folder)
+                reports[name].facts |= {"model": name, "seed": args.seed, "command": command}
+                reports[name].save(output / folder / "report.json")
         except (ValueError, OSError) as error:
-            if len(folders) == 1:
+            if len(folders) == 1 or processes().num_processes > 1:  # the others would wait for this one
                 raise
             print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
-            continue
+            failed += 1
         finally:
             gc.collect()  # a model holds itself in circles; the next one needs its memory
-        report.facts |= {"model": name, "seed": args.seed, "command": command}
-        reports[name] = report
-        if is_main:
-            report.save(output / folder / "report.json")
-    if is_main and reports:
+    if reports:
         show_and_save(reports, output, folders, args.json)
-    return 0 if len(reports) == len(folders) else 2
+    return 2 if failed else 0
 
 
-def evaluate_model(args: argparse.Namespace, benchmark: Benchmark, name: str, folder: Path) -> Report:
-    """Predict with one model, save its predictions in their official format, and score them."""
+def predict(args: argparse.Namespace, benchmark: Benchmark, name: str, folder: Path) -> list[Row]:
+    """Have one model predict all examples, and save them in their official format."""
     task = TASKS[args.task]
-    model = task.load(name, args)
-    given = vars(args)
-    identity = {"model": name, "weights": fingerprint(name, model)}
-    identity |= {flag: describe_data(given[flag]) for flag in FLAGS[args.task] if given[flag] is not None}
-    identity |= {setting: given[setting] for setting in SETTINGS if given[setting] is not None}
+    given = {flag: value for flag, value in vars(args).items() if value is not None}
+    identity = {"model": name, "weights": fingerprint(name)}
+    for flag in {*task.needs, *task.may_have} & given.keys():
+        identity[flag] = DESCRIBE.get(flag, describe_data)(given[flag])
+    identity |= {setting: given[setting] for setting in SETTINGS if setting in given}
     if args.control == "shuffled" or args.task == "infilling":
         identity["seed"] = args.seed  # elsewhere it is that of the bootstrap alone
-    chunk = CHUNK * (args.batch_size or DEFAULT_BATCH)
-    rows = run_benchmark(benchmark, model, folder, identity, chunk)
-    is_main = processes().is_main_process
-    if is_main and task.save is not None:
+    model = task.load(name, args)
+    rows = run_benchmark(benchmark, model, folder, identity, CHUNK * (args.batch_size or DEFAULT_BATCH))
+    if processes().is_main_process and task.save is not None:
         task.save(benchmark, rows, folder)
+    return rows
+
+
+def score(args: argparse.Namespace, benchmark: Benchmark, rows: list[Row], folder: Path) -> Report:
+    """Score what one model predicted, and leave each example with its score, and a page of some."""
     report = benchmark.report(rows, args.seed)
-    if is_main:
-        lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in report.scored]
-        write_text_file(folder / "examples.jsonl", "".join(lines))
-        write_page(folder / "report.html", f"{args.task}: {name}", report.tables(name), report.scored, args.seed)
+    lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in report.scored]
+    write_text_file(folder / "examples.jsonl", "".join(lines))
+    title = f"{args.task}: {folder.name}"
+    write_page(folder / "report.html", title, report.tables(folder.name), report.scored, args.seed)
     return report
 
 
 def name_folders(checkpoints: Sequence[str], control: str | None) -> dict[str, str]:
-    """Give each model the name of a folder; stop at two that would share one."""
+    """Give each model the name of a folder of its own; stop at one that is given twice."""
     folders: dict[str, str] = {}
     for name in checkpoints:
+        if name in folders:
+            raise EvaluationError(f"--checkpoint {name} is given twice; give it once.")
         words = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
         folder = words if control is None else f"{words}-{control}"
-        if folder in folders.values():
-            raise EvaluationError(f"--checkpoint {name} is given twice; give it once.")
-        folders[name] = folder
+        twins = sum(re.fullmatch(rf"{re.escape(folder)}(-\d+)?", other) is not None for other in folders.values())
+        folders[name] = f"{folder}-{twins + 1}" if twins else folder
     return folders
 
 
-def fingerprint(name: str, model: Any) -> str:
+def fingerprint(name: str) -> str:
     """Tell a checkpoint from the one that stood there before: the commit on the Hub, sizes and times in a folder."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return str(model.model.config._commit_hash)
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    listed = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return sha256(json.dumps(listed).encode()).hexdigest()
+    return describe_data(Path(name)) if Path(name).is_dir() else str(read_config(name).get("_commit_hash"))
 
 
 def describe_data(value: Any) -> Any:
-    """Describe the value of a flag of data: a file by its content, a folder and anything else by its name."""
-    if isinstance(value, Path):
-        return sha256(value.read_bytes()).hexdigest() if value.is_file() else str(value)
-    return value
+    """Describe the value of a flag of data: a file by its content, a folder by the sizes and times of its files."""
+    path = Path(value) if isinstance(value, str | Path) else None
+    if path is not None and path.is_file():
+        return sha256(path.read_bytes()).hexdigest()
+    if path is not None and path.is_dir():
+        files = sorted(each for each in path.rglob("*") if each.is_file())
+        listed = [(str(each.relative_to(path)), each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+        return sha256(json.dumps(listed).encode()).hexdigest()
+    return value if path is None else str(value)
+
+
+# Flags whose values are described in another way; of pictures, which may be very many, only where they are.
+DESCRIBE: dict[str, Callable[[Any], Any]] = {"text_tower": fingerprint, "images": lambda folder: str(folder.resolve())}
 
 
 def show_and_save(reports: Mapping[str, Report], output: Path, folders: Mapping[str, str], json_file: Path | None):
@@ -118,8 +128,9 @@ def show_and_save(reports: Mapping[str, Report], output: Path, folders: Mapping[
             print(f"Nothing was scored for {name}: what is right is not told in the data.")
         else:
             console.print(*report.tables(name))
-    if len(reports) > 1:
-        console.print(compare(reports))
+    scored = {name: report for name, report in reports.items() if report.overall != {}}
+    if len(scored) > 1:
+        console.print(compare(scored))
     content = [report.as_dict() for report in reports.values()]
     value = content[0] if len(folders) == 1 else {"task": content[0]["task"], "models": dict(zip(reports, content))}
     if json_file is not None:

@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from .caption_files import DOMAINS, CaptionReferences, check_together
 from .caption_metrics import score_groups
 from .errors import EvaluationError
+from .extra_packages import require_packages
 from .json_entries import refuse
-from .json_files import name_ids
-from .protocol import Caption, VisionLanguageModel
+from .protocol import VisionLanguageModel
 from .report import Report, ScoredExample, bootstrap_interval
-from .shown_pictures import ShownPictures, open_pictures
+from .shown_pictures import ShownPictures
 
 
 ENTIRE = "entire"  # what NoCaps calls all domains together
@@ -102,6 +101,7 @@ class CaptioningBenchmark:
     task: str = "captioning"
 
     def __post_init__(self):
+        require_packages("Scoring captions", "pycocoevalcap", "nltk")
         self.ids = list(self.references.captions)
         lost = [image for image in self.ids if image not in self.shown.files]
         refuse(lost, "The pictures", "there is no file of", "give the folder of their split", "picture", "pictures")
@@ -119,26 +119,5 @@ class CaptioningBenchmark:
         captions = {image: row["caption"] for image, row in zip(self.ids, rows, strict=True)}
         report = report_captions(captions, self.references, seed)
         for place, scored in enumerate(report.scored):
-            report.scored[place] = replace(scored, image=str(self.shown.files[int(scored.id)]))
+            report.scored[place] = replace(scored, image=self.shown.shown_name(int(scored.id)))
         return report
-
-
-def caption_pictures(model: VisionLanguageModel, paths: Sequence[str | Path]) -> list[Caption]:
-    """Caption picture files with any model, in their order.
-
-    The model gets the pictures one by one, so that it may hold as few of them in memory as it likes.
-
-    Raises:
-        EvaluationError: files are missing, which is found out before the model begins, or one is no picture.
-    """
-    if missing := [str(path) for path in paths if not Path(path).is_file()]:
-        raise EvaluationError(
-            f"There {name_ids(missing, 'is no picture', 'are no pictures')}; mend the folder or the names."
-        )
-
-    captions = model.caption(model.look(open_pictures(paths)))
-    if len(captions) != len(paths):
-        raise EvaluationError(
-            f"The model gave {len(captions)} captions for {len(paths)} pictures; it should give one each."
-        )
-    return captions

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,6 @@ from .class_files import (
 )
 from .embeddings import EmbeddingModel
 from .report import Report, ScoredExample, bootstrap_interval
-from .shown_pictures import open_pictures
 
 
 BEST = 5  # classes of a picture that are kept
@@ -66,7 +66,7 @@ class ClassificationBenchmark:
     templates: Sequence[str] = (PLAIN_TEMPLATE,)
     facts: dict[str, Any] = field(default_factory=dict)
     task: str = field(default="classification", init=False)
-    _embedded: tuple[EmbeddingModel, Tensor] | None = field(default=None, init=False, repr=False)
+    _embedded: tuple[ref, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         check_classes(self.pictures, self.classes)
@@ -110,7 +110,7 @@ class ClassificationBenchmark:
     def predict(self, model: EmbeddingModel, positions: Sequence[int]) -> list[dict[str, Any]]:
         """Find the nearest classes of pictures: rows `{"labels": [...], "cosines": [...]}`, nearest first."""
         classes = self.embedded_classes(model)
-        looked = model.look(open_pictures(self.pictures.paths[position] for position in positions))
+        looked = model.look([self.pictures.paths[position] for position in positions])
         cosines = F.normalize(model.embed_images(looked).float(), dim=-1) @ classes.T  # (pictures, classes)
         nearest = cosines.sort(dim=1, descending=True, stable=True)
         return [
@@ -120,8 +120,9 @@ class ClassificationBenchmark:
 
     def embedded_classes(self, model: EmbeddingModel) -> Tensor:
         """Embed the classes once for each model."""
-        if self._embedded is None or self._embedded[0] is not model:
-            self._embedded = model, embed_classes(model, list(self.classes.values()), self.templates)
+        if self._embedded is None or self._embedded[0]() is not model:
+            # Held weakly: the next model needs the memory of this one.
+            self._embedded = ref(model), embed_classes(model, list(self.classes.values()), self.templates)
         return self._embedded[1]
 
     def report(self, rows: Sequence[dict[str, Any]], seed: int = 0) -> Report:

@@ -15,7 +15,6 @@ from .json_entries import refuse
 from .picture_files import find_picture_files
 from .ranking import IMAGE_TO_TEXT, RECALL_AT, TEXT_TO_IMAGE, Ranking, rank_both_ways, rank_folds
 from .report import Report, ScoredExample, bootstrap_interval
-from .shown_pictures import open_pictures
 
 
 @dataclass
@@ -93,7 +92,7 @@ class RetrievalBenchmark:
         """Embed pictures and captions: a row `{"embedding": ...}` each, as [`write_embedding`] writes it."""
         first, found = len(self.images), dict[int, Tensor]()
         if pictures := [position for position in positions if position < first]:
-            looked = model.look(open_pictures(self.paths[self.images[position]] for position in pictures))
+            looked = model.look([self.paths[self.images[position]] for position in pictures])
             found |= zip(pictures, model.embed_images(looked), strict=True)
         if captions := [position for position in positions if position >= first]:
             texts = [self.texts[position - first] for position in captions]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from tqdm import tqdm
 
 from .benchmark import Benchmark
@@ -49,9 +50,15 @@ def run_benchmark(
         EvaluationError: the folder holds predictions of another run, or cannot be written.
     """
     folder, state = Path(folder), processes()
+    faults: list[str | None] = [None]
     if state.is_main_process:
-        claim(folder, {"task": benchmark.task, "examples": len(benchmark.ids), **(identity or {})})
-    state.wait_for_everyone()
+        try:
+            claim(folder, {"task": benchmark.task, "examples": len(benchmark.ids), **(identity or {})})
+        except EvaluationError as error:
+            faults = [str(error)]
+    [fault] = broadcast_object_list(faults)  # all processes stop, or none does
+    if fault is not None:
+        raise EvaluationError(fault)
     done = read_rows(folder)
     state.wait_for_everyone()  # nobody writes while another still reads
     left = [position for position in benchmark.order() if benchmark.ids[position] not in done]

@@ -1,32 +1,20 @@
 """What a model is shown of the pictures of a data set: they themselves or, as a control, something else."""
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
-from modeling_vlkd.processing_vlkd import open_image
+from modeling_vlkd.processing_vlkd import ImageInput
 
 from .errors import EvaluationError
 
 
 CONTROLS = ("none", "shuffled", "blank")
 BLANK = Image.new("RGB", (224, 224), (128, 128, 128))
-
-
-def open_pictures(paths: Iterable[str | Path]) -> Iterator[Image.Image]:
-    """Open picture files one by one, so that whoever takes them holds as few in memory as it likes.
-
-    Raises:
-        EvaluationError: one cannot be read.
-    """
-    for path in paths:
-        try:
-            yield open_image(Path(path))
-        except (ValueError, OSError) as error:
-            raise EvaluationError(f"{error} Mend the picture or leave it out.") from error
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,7 @@ class ShownPictures:
         if self.control == "shuffled" and len(self.files) < 2:
             raise EvaluationError("A single picture cannot be shuffled; give more of them, or another control.")
 
+    @cached_property
     def exchanged(self) -> dict[int, int]:
         """Tell for each picture which other one is shown: no picture stays, and each is shown once."""
         images = sorted(self.files)
@@ -64,11 +53,17 @@ class ShownPictures:
         """Tell whether no picture is shown at all."""
         return self.control == "none"
 
-    def show(self, image_ids: Iterable[int]) -> Iterator[Image.Image]:
-        """Open what is shown for each of these pictures."""
-        if self.control == "blank":
-            return (BLANK for _ in image_ids)
-        if self.control == "shuffled":
-            exchanged = self.exchanged()
-            image_ids = [exchanged[image] for image in image_ids]
-        return open_pictures(self.files[image] for image in image_ids)
+    def show(self, image_ids: Iterable[int]) -> list[ImageInput]:
+        """Give what is shown for each of these pictures; files are left to the model to open, a few at a time."""
+        return [self.shown_file(image) or BLANK for image in image_ids]
+
+    def shown_file(self, image: int) -> Path | None:
+        """Tell which file is shown for a picture; None if it is none of the data set."""
+        if self.control in ("none", "blank"):
+            return None
+        return self.files[self.exchanged[image] if self.control == "shuffled" else image]
+
+    def shown_name(self, image: int) -> str | None:
+        """Name the file that is shown, for reports."""
+        path = self.shown_file(image)
+        return None if path is None else str(path)

@@ -80,7 +80,7 @@ class VQABenchmark:
         report = report_answers(answers, self.annotations, seed, self.answer_list)
         for place, scored in enumerate(report.scored):
             question = self.questions[int(scored.id)]
-            image = str(self.shown.files[question.image_id])
+            image = self.shown.shown_name(question.image_id)
             report.scored[place] = replace(scored, asked=question.question, image=image)
         return report
 
