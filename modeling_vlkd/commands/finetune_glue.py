@@ -11,10 +11,11 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from modeling_vlkd.evaluation.glue_files import DEV, TRAIN, GlueExample, read_glue
+from modeling_vlkd.evaluation.glue_files import GlueExample, read_glue
 from modeling_vlkd.evaluation.glue_tasks import TASKS, GlueTask, find_task
 from modeling_vlkd.evaluation.json_files import write_json_file
 from modeling_vlkd.evaluation.text_models import read_limit
+from modeling_vlkd.evaluation.text_tables import DEV, TRAIN
 from modeling_vlkd.publishing.provenance import Source
 from modeling_vlkd.trainers.card_trainer import RunFacts, measured
 from modeling_vlkd.trainers.grid import GLUE_GRID, GridPoint, run_grid
@@ -142,7 +143,7 @@ def read_data(arguments: GlueArguments, task: GlueTask) -> Data:
     Raises:
         ValueError: a file cannot be read, or is a test split, whose labels nobody has.
     """
-    train = read_glue(task, arguments.train_data, arguments.train_split)
+    train = read_glue(task, arguments.train_data, arguments.train_split, TRAIN)
     held_out = read_glue(task, arguments.eval_data, arguments.eval_split) if arguments.eval_data else None
     for flag, examples in (("train_data", train), ("eval_data", held_out or [])):
         unlabeled = [example.index for example in examples if example.label is None]

@@ -8,10 +8,11 @@ import numpy as np
 
 from .errors import EvaluationError
 from .extra_packages import require_packages
-from .glue_files import DEV, GlueExample, read_glue, write_submission
+from .glue_files import GlueExample, read_glue, write_submission
 from .glue_tasks import PACKAGES, GlueTask, find_task, score_predictions
 from .report import Report, ScoredExample, bootstrap_interval
 from .text_models import TextClassifier
+from .text_tables import DEV
 
 
 class GlueBenchmark:

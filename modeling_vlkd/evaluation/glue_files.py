@@ -11,12 +11,11 @@ from typing import Any
 from .errors import EvaluationError
 from .glue_tasks import GlueTask
 from .tables import refuse_other_encodings
-from .text_tables import read_texts
+from .text_tables import DEV, TEST, TRAIN, read_texts, refuse_split_of_one_table
 
 
 logger = logging.getLogger(__name__)
 COLA = ("source", "label", "mark", "sentence")  # columns of CoLA's official files with labels, which name none
-TRAIN, DEV, TEST = "train", "validation", "test"  # splits, as `datasets` calls them
 UNLABELED = (-1, None, "", "-1")
 
 
@@ -35,7 +34,7 @@ class GlueExample:
     label: int | float | None = None
 
 
-def read_glue(task: GlueTask, source: str | Path, split: str = DEV) -> list[GlueExample]:
+def read_glue(task: GlueTask, source: str | Path, split: str = DEV, default: str = DEV) -> list[GlueExample]:
     """Read the examples of a task.
 
     Args:
@@ -43,19 +42,21 @@ def read_glue(task: GlueTask, source: str | Path, split: str = DEV) -> list[Glue
             JSON lines or parquet with the columns that `datasets` has for the task (`sentence` and `label` of SST-2);
             a folder that `datasets` has saved; or a Hub id.
         split: `train`, `validation` or `test`, of a source with several.
+        default: the split that one table is read for, which has no other.
 
     Raises:
-        EvaluationError: there is no such source or column, nothing in it, a text that is missing, or a label that the
-            task does not have; with its line or row.
+        EvaluationError: there is no such source, split or column, nothing in it, a text that is missing, or a label
+            that the task does not have; with its line or row.
     """
+    refuse_split_of_one_table(Path(source), split, default)
     path = official_file(task, Path(source), split)
     if path is not None:
         rows, texts, label = list(read_tsv(path, task)), task.texts_in_tsv or task.columns, task.label_in_tsv
         if not rows:
             raise EvaluationError(f"{path} holds no examples; fetch it again.")
     else:
-        split = f"{split}_{task.dev.removeprefix('dev_')}" if has_mnli_splits(task, source, split) else split
-        rows, texts, label = read_texts(source, task.columns, split, hub_config=task.name), task.columns, "label"
+        rows = read_texts(source, task.columns, split, task.hub_config, task.part)
+        texts, label = task.columns, "label"
     examples = [
         GlueExample(
             read_index(row.get("index", row.get("idx")), number, place),
@@ -75,11 +76,6 @@ def official_file(task: GlueTask, path: Path, split: str) -> Path | None:
         return path if path.suffix == ".tsv" else None
     name = {TRAIN: "train", DEV: task.dev, TEST: task.test}.get(split, split) + ".tsv"
     return next((file for file in (path / name, path / task.folder / name) if file.is_file()), None)
-
-
-def has_mnli_splits(task: GlueTask, source: str | Path, split: str) -> bool:
-    """Tell whether a saved MNLI has its splits for development apart, as `validation_matched`."""
-    return task.folder == "MNLI" and split != TRAIN and Path(source, f"{split}_{task.dev[4:]}").is_dir()
 
 
 def read_tsv(path: Path, task: GlueTask) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -45,7 +45,7 @@ class GlueTask:
     """What a task is made of.
 
     Args:
-        name: of its configuration on the Hub (`nyu-mll/glue`).
+        name: as `datasets` calls it.
         title: the official name, for people.
         columns: one text, or two, as `datasets` calls them.
         labels: names of the classes, by number; None where a number is predicted.
@@ -76,6 +76,16 @@ class GlueTask:
     @property
     def metric(self) -> str:
         return self.metrics[0]
+
+    @property
+    def part(self) -> str:
+        """Give "matched" or "mismatched" of MNLI, as its splits end, and "" of other tasks."""
+        return self.dev.partition("_")[2]
+
+    @property
+    def hub_config(self) -> str:
+        """Name the configuration on the Hub (`nyu-mll/glue`); both parts of MNLI are in one."""
+        return self.name.removesuffix("_mismatched")
 
     @property
     def num_labels(self) -> int:
