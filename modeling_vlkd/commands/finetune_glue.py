@@ -23,7 +23,7 @@ from modeling_vlkd.trainers.resumable_trainer import SaveOnInterrupt
 from modeling_vlkd.trainers.text_classification import (
     ClassificationTrainer,
     classification_examples,
-    load_classifier,
+    new_classifier,
 )
 from modeling_vlkd.trainers.trained_on import TrainedOn
 from modeling_vlkd.trainers.whole_checkpoints import find_whole_checkpoint
@@ -160,7 +160,7 @@ def make_trainer(
     """Load the checkpoint with a new head, and put it together with the data."""
     _, processor = load_checkpoint(arguments.checkpoint, "cpu", torch.float32)  # says what is wrong with one
     set_seed(training.seed)  # of the head, too
-    model = load_classifier(arguments.checkpoint, data.task, arguments.bridge_text_only)
+    model = new_classifier(arguments.checkpoint, data.task, arguments.bridge_text_only)
     limit = read_limit(model, processor.tokenizer)
     length = limit if arguments.max_text_length is None else min(arguments.max_text_length, limit)
     examples = [

@@ -4,12 +4,14 @@ import csv
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import EvaluationError
 from .glue_tasks import GlueTask
+from .json_files import write_text_file
 from .tables import refuse_other_encodings
 from .text_tables import DEV, TEST, TRAIN, read_texts, refuse_split_of_one_table
 
@@ -168,8 +170,7 @@ def read_label(value: Any, task: GlueTask, place: str) -> int | float | None:
 def write_submission(folder: Path, task: GlueTask, indices: Sequence[int], predictions: Sequence[int | float]) -> Path:
     """Write predictions as the GLUE server takes them: `SST-2.tsv` with the columns `index` and `prediction`.
 
-    Scores of STS-B are brought into 0 to 5, beyond which the server refuses them. The file is written completely or,
-    if that fails, not at all.
+    Scores of STS-B are brought into 0 to 5, beyond which the server refuses them. The folder is made if need be.
 
     Raises:
         EvaluationError: it cannot be written there.
@@ -182,14 +183,7 @@ def write_submission(folder: Path, task: GlueTask, indices: Sequence[int], predi
             shown = task.labels[int(prediction)] if task.submits_names else str(int(prediction))
         lines.append(f"{index}\t{shown}")
     path = folder / f"{task.submission}.tsv"
-    partial = path.with_name(path.name + ".partial")
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be written ({error.strerror}); give another folder.") from error
+    with suppress(OSError):  # writing says what is in the way
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text_file(path, "\n".join(lines) + "\n")
     return path
