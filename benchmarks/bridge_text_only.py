@@ -45,7 +45,7 @@ from modeling_vlkd.miniature.world import load_train_and_validation
 from modeling_vlkd.trainers.text_classification import (
     ClassificationTrainer,
     classification_examples,
-    load_classifier,
+    new_classifier,
 )
 
 
@@ -103,7 +103,7 @@ def finetune(checkpoint: str, tokenizer, task: GlueTask, bridge: bool, seed: int
     rng = random.Random(seed)
     train, test = (classification_examples(draw(rng, count), tokenizer, 64) for count in (TRAINED, ASKED))
     torch.manual_seed(seed)
-    model = load_classifier(checkpoint, task, bridge)
+    model = new_classifier(checkpoint, task, bridge)
     with TemporaryDirectory() as folder:
         args = TrainingArguments(
             folder,

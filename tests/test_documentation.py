@@ -23,7 +23,7 @@ from modeling_vlkd.miniature.distilling import WEIGHTS, Teachers, assemble
 from modeling_vlkd.miniature.report import MAIN_ROWS, markdown_table
 from modeling_vlkd.miniature.world import load_train_and_validation
 from modeling_vlkd.trainers import answer_accuracy
-from modeling_vlkd.trainers.text_classification import load_classifier
+from modeling_vlkd.trainers.text_classification import new_classifier
 
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +46,7 @@ def blocks(language: str, page: str) -> list[str]:
 
 
 def write_predictions(folder: Path):
-    """Leave files for `vlkd evaluate`: answers, captions, and what people said."""
+    """Leave files for `vlkd evaluate`: answers, captions, and what people said and wrote."""
     said = {1: "a red circle", 2: "a blue box"}
     person = {"image_id": 1, "question_type": "what color", "answer_type": "other"}
     contents = {
@@ -64,6 +64,8 @@ def write_predictions(folder: Path):
     rows = ["vlkd-demo/pictures/1.png,what color is it?,red", "vlkd-demo/pictures/2.png,is it a circle?,yes"]
     (folder / "questions.csv").write_text("\n".join(["image,question,answer", *rows]))
     (folder / "captions.txt").write_text("\n".join(said.values()))
+    documents = [{"document": f"here is {text}. it is big.", "summary": text} for text in said.values()]
+    (folder / "summaries.jsonl").write_text("\n".join(map(json.dumps, documents)))
 
 
 def write_classes(folder: Path, pictures: list[Image.Image]):
@@ -80,7 +82,7 @@ def write_glue(folder: Path):
     for name in ("train", "dev"):
         (folder / "SST-2" / f"{name}.tsv").write_text("sentence\tlabel\na red circle\t1\na blue circle\t0\n")
     (folder / "RTE" / "test.tsv").write_text("index\tsentence1\tsentence2\n0\ta red circle\ta circle\n")
-    load_classifier(str(folder / "vlkd-demo"), TASKS["rte"]).save_pretrained(folder / "my-rte")
+    new_classifier(str(folder / "vlkd-demo"), TASKS["rte"]).save_pretrained(folder / "my-rte")
     VLKDProcessor.from_pretrained(folder / "vlkd-demo").save_pretrained(folder / "my-rte")
 
 

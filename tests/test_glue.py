@@ -25,6 +25,8 @@ EXAMPLES = [
 class Reader:
     """Finds that the color or shape is there if it stands in the other text, but knows no box."""
 
+    labels = ("LABEL_0", "LABEL_1")
+
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         words = [pair.removeprefix("is it ").removesuffix("?") for pair in pairs or []]
         found = [word in text and word != "a box" for word, text in zip(words, texts)]
@@ -94,6 +96,18 @@ def test_bad_examples_are_told(make_model, tokenizer):
         GlueBenchmark("rte", [*EXAMPLES, GlueExample(9, ("a", "b"))])
     model = make_model(model_class=VLKDForSequenceClassification)  # two labels
     benchmark = GlueBenchmark("mnli", EXAMPLES)
-    rows = benchmark.predict(ClassifierAdapter(model, tokenizer), range(4))
+    with pytest.raises(EvaluationError, match="those of the model are LABEL_0, LABEL_1; finetune it on this task"):
+        benchmark.predict(ClassifierAdapter(model, tokenizer), range(4))
     with pytest.raises(EvaluationError, match=r"needs 3 outputs .* got .*\(4, 2\); finetune the model on this task"):
-        benchmark.report(rows)
+        benchmark.report([{"scores": [0.0, 1.0]}] * 4)
+
+
+def test_the_names_of_the_outputs_say_which_label_each_is(make_model, tokenizer):
+    """Published classifiers of MNLI begin with contradiction, GLUE with entailment."""
+    names = {0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"}
+    model = make_model(model_class=VLKDForSequenceClassification, id2label=names)
+    adapter, benchmark = ClassifierAdapter(model, tokenizer), GlueBenchmark("mnli", EXAMPLES)
+    outputs = adapter.classify(*([each.texts[n] for each in EXAMPLES] for n in (0, 1)))
+    rows = benchmark.predict(adapter, range(4))
+    assert [row["scores"] for row in rows] == outputs.flip(1).tolist()
+    assert outputs.std(dim=1).min() > 1e-4

@@ -93,12 +93,54 @@ def test_tables_are_read_with_the_columns_of_datasets(tmp_path: Path):
     assert read_glue(TASKS["mnli"], tmp_path / "splits", "train") == wanted
 
 
+def test_both_parts_of_mnli_are_read_from_its_splits_on_the_hub(monkeypatch):
+    """The configuration `mnli_mismatched` there has neither a part to train on nor splits with its name."""
+    splits = ("train", "validation_matched", "validation_mismatched", "test_matched", "test_mismatched")
+    tables = {
+        name: datasets.Dataset.from_dict({"premise": [name], "hypothesis": ["B"], "label": [1]}) for name in splits
+    }
+    asked = []
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda source: ["mnli", "mnli_mismatched"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names: asked.append(names) or datasets.DatasetDict(tables))
+    read = {
+        (task, split): read_glue(TASKS[task], "nyu-mll/glue", split, split)[0].texts[0]
+        for task in ("mnli", "mnli_mismatched")
+        for split in ("train", "validation", "test")
+    }
+    assert read == {
+        ("mnli", "train"): "train",
+        ("mnli", "validation"): "validation_matched",
+        ("mnli", "test"): "test_matched",
+        ("mnli_mismatched", "train"): "train",
+        ("mnli_mismatched", "validation"): "validation_mismatched",
+        ("mnli_mismatched", "test"): "test_mismatched",
+    }
+    assert set(asked) == {("nyu-mll/glue", "mnli")}
+    assert read_glue(TASKS["mnli"], "nyu-mll/glue", "test_mismatched")[0].texts[0] == "test_mismatched"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.tsv", "saved"])
+def test_one_table_has_no_split_but_the_one_that_is_meant_anyway(name: str, tmp_path: Path):
+    table = datasets.Dataset.from_dict({"sentence": ["a"], "label": [1]})
+    write = {
+        "a.csv": table.to_csv,
+        "a.jsonl": table.to_json,
+        "a.parquet": table.to_parquet,
+        "saved": table.save_to_disk,
+    }
+    write.get(name, lambda path: table.to_csv(path, sep="\t"))(tmp_path / name)
+    for split, default in (("validation", "validation"), ("train", "train")):
+        assert read_glue(TASKS["sst2"], tmp_path / name, split, default) == [GlueExample(0, ("a",), 1)]
+    with pytest.raises(EvaluationError, match=f"{name} is one table, which has no split 'test'; give the table"):
+        read_glue(TASKS["sst2"], tmp_path / name, "test")
+
+
 @pytest.mark.parametrize("value", [-1, -1.0, None, ""])
 @pytest.mark.parametrize("task", ["rte", "stsb"])
 def test_a_test_split_has_no_labels(task: str, value, tmp_path: Path):
     row = {"sentence1": "A", "sentence2": "B", "label": value, "idx": 5}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
-    assert read_glue(TASKS[task], tmp_path / "a.jsonl", "test") == [GlueExample(5, ("A", "B"))]
+    assert read_glue(TASKS[task], tmp_path / "a.jsonl") == [GlueExample(5, ("A", "B"))]
 
 
 BAD = {
@@ -174,6 +216,6 @@ def test_submissions_are_as_the_server_takes_them(task: str, predictions, file: 
 
 def test_a_submission_that_cannot_be_written_leaves_what_was_there(tmp_path: Path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(EvaluationError, match="cannot be written"):
+    with pytest.raises(EvaluationError, match=r"RTE.tsv cannot be written .*, and nothing was changed"):
         write_submission(tmp_path / "file", TASKS["rte"], [0], [1])
     assert (tmp_path / "file").read_text() == "mine"

@@ -103,3 +103,39 @@ def test_tasks_are_found_by_both_their_names(name: str, found: str):
 def test_an_unknown_task_is_named_with_those_that_exist():
     with pytest.raises(EvaluationError, match="no task 'wnli'; choose one of cola, sst2"):
         find_task("wnli")
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "order"),
+    [
+        ("mnli", ["CONTRADICTION", "neutral", "Entailment"], [2, 1, 0]),
+        ("mnli", ["neutral", "contradiction", "entailment"], [2, 0, 1]),
+        ("rte", ["Not Entailment", "entailment"], [1, 0]),
+        ("mrpc", ["not-equivalent", "equivalent"], [0, 1]),
+        ("mnli_mismatched", ["LABEL_0", "LABEL_1", "LABEL_2"], [0, 1, 2]),
+        ("stsb", ["LABEL_0"], [0]),
+        ("stsb", ["similarity"], [0]),
+    ],
+)
+def test_outputs_are_known_by_their_names(task: str, names: list[str], order: list[int]):
+    assert TASKS[task].order_of(names) == order
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "message"),
+    [
+        (
+            "sst2",
+            ["good", "bad"],
+            "outputs for negative, positive, and those of the model are good, bad; .*`id2label`",
+        ),
+        ("sst2", ["LABEL_1", "LABEL_0"], "those of the model are LABEL_1, LABEL_0"),
+        ("rte", ["entailment", "entailment"], "those of the model are entailment, entailment"),
+        ("rte", ["entailment", "neutral", "contradiction"], "contradiction; finetune it on this task.$"),
+        ("mnli", ["LABEL_0", "LABEL_1"], "those of the model are LABEL_0, LABEL_1; finetune it on this task.$"),
+        ("stsb", ["LABEL_0", "LABEL_1"], "outputs for one number, and those of the model are LABEL_0, LABEL_1"),
+    ],
+)
+def test_outputs_of_another_task_are_told(task: str, names: list[str], message: str):
+    with pytest.raises(EvaluationError, match=message):
+        TASKS[task].order_of(names)

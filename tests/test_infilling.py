@@ -19,14 +19,12 @@ from modeling_vlkd.evaluation.infilling import (
     InfillingBenchmark,
     Seq2SeqInfiller,
     TokenScores,
-    bootstrap_ratio,
     cut_batches,
     load_infiller,
     pad_ids,
     read_lines,
     score_line,
 )
-from modeling_vlkd.evaluation.report import bootstrap_interval
 from modeling_vlkd.evaluation.running import run_benchmark
 
 
@@ -208,13 +206,6 @@ def test_batches_hold_everything_once_and_no_more_than_fits(lengths: list[int]):
 
 def test_rows_are_padded_on_the_right():
     assert pad_ids([[1, 2, 3], [4]], 9).tolist() == [[1, 2, 3], [4, 9, 9]]
-
-
-def test_the_bootstrap_of_a_ratio_is_that_of_a_mean_where_all_wholes_are_equal():
-    shares = np.random.default_rng(1).random(50)
-    interval = bootstrap_ratio(shares, np.full(50, 2.0), seed=3)
-    assert interval == pytest.approx(bootstrap_interval((shares / 2).tolist(), seed=3))
-    assert bootstrap_ratio(3 * shares, shares) == pytest.approx((3, 3))
 
 
 def test_files_may_be_gzipped_and_their_first_lines_taken(tmp_path: Path):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 import modeling_vlkd
 from modeling_vlkd.evaluation.errors import EvaluationError
-from modeling_vlkd.evaluation.report import Report, bootstrap_interval, compare
+from modeling_vlkd.evaluation.report import Report, bootstrap_interval, bootstrap_ratio, compare
 
 
 def drawn(report: Report) -> str:
@@ -73,3 +73,10 @@ def test_the_interval_is_that_of_the_mean():
     assert high == pytest.approx(0.098, abs=0.015)
     assert bootstrap_interval([50.0] * 9) == (50.0, 50.0)
     assert bootstrap_interval(scores.tolist(), seed=1) != (low, high)
+
+
+def test_the_bootstrap_of_a_ratio_is_that_of_a_mean_where_all_wholes_are_equal():
+    shares = np.random.default_rng(1).random(50)
+    interval = bootstrap_ratio(shares, np.full(50, 2.0), seed=3)
+    assert interval == pytest.approx(bootstrap_interval((shares / 2).tolist(), seed=3))
+    assert bootstrap_ratio(3 * shares, shares) == pytest.approx((3, 3))

@@ -63,8 +63,8 @@ def test_documents_are_read_from_whatever_holds_them(tmp_path: Path):
     datasets.DatasetDict({"validation": table}).save_to_disk(tmp_path / "saved")
     for name in ("a.csv", "a.jsonl", "a.parquet", "saved"):
         assert read_documents(tmp_path / name) == wanted, name
-    [first, _] = read_documents(tmp_path / "a.csv", document_column="key", summary_column="document", id_column="key")
-    assert first == Document("x", "x", "Long, text.")
+    [first, _] = read_documents(tmp_path / "a.csv", document_column="key", summary_column="document")
+    assert first == Document(0, "x", "Long, text.")
 
 
 BAD = {
@@ -83,10 +83,11 @@ def test_faulty_tables_are_told(name: str, tmp_path: Path):
         read_documents(tmp_path / "a.csv")
 
 
-def test_two_documents_of_one_id_are_told(tmp_path: Path):
-    (tmp_path / "a.csv").write_text("document,summary,id\na,b,1\nc,d,1\n")
-    with pytest.raises(EvaluationError, match=r"Line 3 of .*: 'id' 1 is there twice"):
-        read_documents(tmp_path / "a.csv", id_column="id")
+def test_a_file_has_no_split(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("document,summary\na,b\n")
+    assert read_documents(tmp_path / "a.csv", "train", "train") == [Document(0, "a", "b")]
+    with pytest.raises(EvaluationError, match=r"a.csv is one table, which has no split 'test'"):
+        SummarizationBenchmark.read(tmp_path / "a.csv", "test")
 
 
 def test_a_model_summarizes_each_document_by_itself(make_model, tokenizer, tmp_path: Path):

@@ -14,7 +14,7 @@ from modeling_vlkd.evaluation.glue_tasks import TASKS
 from modeling_vlkd.trainers.text_classification import (
     ClassificationTrainer,
     classification_examples,
-    load_classifier,
+    new_classifier,
 )
 
 
@@ -51,7 +51,7 @@ def make_trainer(checkpoint: str, processor, name: str, folder: Path, lamb: bool
     examples = classification_examples(EXAMPLES[name], processor.tokenizer, 64)
     args = TrainingArguments(folder, per_device_train_batch_size=12, **SETTINGS | settings)
     return ClassificationTrainer(
-        load_classifier(checkpoint, task),
+        new_classifier(checkpoint, task),
         args,
         task=task,
         lamb=lamb,
@@ -123,10 +123,10 @@ def test_without_lamb_the_arguments_choose(checkpoint, processor, tmp_path):
 
 def test_a_head_for_other_labels_is_replaced_and_one_for_these_is_kept(checkpoint, processor, tmp_path):
     torch.manual_seed(1)
-    load_classifier(checkpoint, TASKS["mnli"]).save_pretrained(tmp_path)
+    new_classifier(checkpoint, TASKS["mnli"]).save_pretrained(tmp_path)
     same, other = (
-        load_classifier(str(tmp_path), TASKS["mnli_mismatched"]),
-        load_classifier(str(tmp_path), TASKS["rte"]),
+        new_classifier(str(tmp_path), TASKS["mnli_mismatched"]),
+        new_classifier(str(tmp_path), TASKS["rte"]),
     )
     head = AutoModelForSequenceClassification.from_pretrained(tmp_path).classification_head.out_proj.weight
     assert torch.equal(same.classification_head.out_proj.weight, head)
@@ -139,13 +139,13 @@ def test_weights_that_are_missing_are_told(checkpoint, tmp_path):
     del weights["model.text_projection.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 of the model's tensors, such as model\.text_projection.weight"):
-        load_classifier(str(tmp_path), TASKS["rte"])
+        new_classifier(str(tmp_path), TASKS["rte"])
 
 
 @pytest.mark.parametrize("bridge", [True, False])
 def test_texts_go_the_way_that_is_asked_for(bridge: bool, checkpoint, processor):
     torch.manual_seed(0)
-    model = load_classifier(checkpoint, TASKS["rte"], bridge)
+    model = new_classifier(checkpoint, TASKS["rte"], bridge)
     assert model.config.bridge_text_only is bridge
     model(**processor.tokenizer("a red box", return_tensors="pt")).logits.sum().backward()
     assert (model.model.text_to_decoder.weight.grad is not None) is bridge

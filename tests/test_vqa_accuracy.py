@@ -5,7 +5,7 @@ import random
 import pytest
 
 from modeling_vlkd.evaluation.errors import EvaluationError
-from modeling_vlkd.evaluation.vqa_accuracy import answer_score, normalize_answer, score_answers
+from modeling_vlkd.evaluation.vqa_accuracy import answer_score, exact_score, normalize_answer, score_answers
 from modeling_vlkd.evaluation.vqa_files import VQAAnnotation
 
 
@@ -28,6 +28,10 @@ def test_nothing_is_normalized_where_all_annotators_agree():
     assert answer_score("red", ["Red"] * 10) == 0
     assert answer_score("the Red.", ["Red"] * 10) == 0
     assert answer_score("red", ["Red"] * 9 + ["blue"]) == 1
+
+
+def test_the_only_known_answer_is_met_by_the_same_one_in_upper_or_lower_case():
+    assert [exact_score(said, "Red") for said in (" red\n", "RED", "a red", "")] == [1, 1, 0, 0]
 
 
 def test_line_breaks_and_tabs_are_spaces_before_annotators_are_compared():

@@ -16,7 +16,7 @@ from modeling_vlkd.evaluation.picture_files import find_picture_files
 from modeling_vlkd.evaluation.questions import make_question_set, refuse_overlong
 from modeling_vlkd.evaluation.questions import read_questions as read_table
 from modeling_vlkd.evaluation.vlkd_model import VLKDAdapter
-from modeling_vlkd.evaluation.vqa_accuracy import answer_score
+from modeling_vlkd.evaluation.vqa_accuracy import answer_score, exact_score
 from modeling_vlkd.evaluation.vqa_files import read_annotations, read_questions
 from modeling_vlkd.processing_vlkd import VLKDProcessor
 
@@ -147,4 +147,4 @@ class AnswerEvaluation:
 
 def score_one(said: str, answers: Sequence[str]) -> float:
     """Score an answer against those of people, 0 to 1."""
-    return answer_score(said, answers) if len(answers) > 1 else float(said.lower() == answers[0].lower())
+    return answer_score(said, answers) if len(answers) > 1 else exact_score(said, answers[0])

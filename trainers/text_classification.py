@@ -35,7 +35,7 @@ def lamb_of(args: TrainingArguments) -> tuple[type[Lamb], dict[str, Any]]:
     }
 
 
-def load_classifier(
+def new_classifier(
     checkpoint: str, task: GlueTask, bridge_text_only: bool | None = None
 ) -> VLKDForSequenceClassification:
     """Load a distilled model, or a classifier finetuned before, with a head for the labels of a task.

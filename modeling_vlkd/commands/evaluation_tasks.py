@@ -14,7 +14,6 @@ from modeling_vlkd.evaluation.classification import ClassificationBenchmark
 from modeling_vlkd.evaluation.clip_texts import CLIPTextTower
 from modeling_vlkd.evaluation.embeddings import EmbeddingModel, WithTextsOf
 from modeling_vlkd.evaluation.glue import GlueBenchmark
-from modeling_vlkd.evaluation.glue_files import DEV
 from modeling_vlkd.evaluation.infilling import InfillingBenchmark, TextInfiller, load_infiller
 from modeling_vlkd.evaluation.models import kind_of, load_model, read_config
 from modeling_vlkd.evaluation.picture_files import find_picture_files
@@ -24,6 +23,7 @@ from modeling_vlkd.evaluation.running import processes
 from modeling_vlkd.evaluation.shown_pictures import ShownPictures
 from modeling_vlkd.evaluation.summarization import GENERATION, SummarizationBenchmark
 from modeling_vlkd.evaluation.text_models import TextClassifier, TextWriter, load_classifier, load_writer
+from modeling_vlkd.evaluation.text_tables import DEV
 from modeling_vlkd.evaluation.vqa_files import write_results
 
 
@@ -100,7 +100,7 @@ def load_text_classifier(name: str, args: argparse.Namespace) -> TextClassifier:
 def read_summarization(args: argparse.Namespace) -> Benchmark:
     columns = {"document_column": args.document_column, "summary_column": args.summary_column}
     given = {name: value for name, value in columns.items() if value is not None}
-    return SummarizationBenchmark.read(args.data, args.split or "validation", **given)
+    return SummarizationBenchmark.read(args.data, args.split or DEV, **given)
 
 
 def load_text_writer(name: str, args: argparse.Namespace) -> TextWriter:

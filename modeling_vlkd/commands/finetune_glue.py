@@ -11,10 +11,11 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from modeling_vlkd.evaluation.glue_files import DEV, TRAIN, GlueExample, read_glue
+from modeling_vlkd.evaluation.glue_files import GlueExample, read_glue
 from modeling_vlkd.evaluation.glue_tasks import TASKS, GlueTask, find_task
 from modeling_vlkd.evaluation.json_files import write_json_file
 from modeling_vlkd.evaluation.text_models import read_limit
+from modeling_vlkd.evaluation.text_tables import DEV, TRAIN
 from modeling_vlkd.publishing.provenance import Source
 from modeling_vlkd.trainers.card_trainer import RunFacts, measured
 from modeling_vlkd.trainers.grid import GLUE_GRID, GridPoint, run_grid
@@ -22,7 +23,7 @@ from modeling_vlkd.trainers.resumable_trainer import SaveOnInterrupt
 from modeling_vlkd.trainers.text_classification import (
     ClassificationTrainer,
     classification_examples,
-    load_classifier,
+    new_classifier,
 )
 from modeling_vlkd.trainers.trained_on import TrainedOn
 from modeling_vlkd.trainers.whole_checkpoints import find_whole_checkpoint
@@ -142,7 +143,7 @@ def read_data(arguments: GlueArguments, task: GlueTask) -> Data:
     Raises:
         ValueError: a file cannot be read, or is a test split, whose labels nobody has.
     """
-    train = read_glue(task, arguments.train_data, arguments.train_split)
+    train = read_glue(task, arguments.train_data, arguments.train_split, TRAIN)
     held_out = read_glue(task, arguments.eval_data, arguments.eval_split) if arguments.eval_data else None
     for flag, examples in (("train_data", train), ("eval_data", held_out or [])):
         unlabeled = [example.index for example in examples if example.label is None]
@@ -159,7 +160,7 @@ def make_trainer(
     """Load the checkpoint with a new head, and put it together with the data."""
     _, processor = load_checkpoint(arguments.checkpoint, "cpu", torch.float32)  # says what is wrong with one
     set_seed(training.seed)  # of the head, too
-    model = load_classifier(arguments.checkpoint, data.task, arguments.bridge_text_only)
+    model = new_classifier(arguments.checkpoint, data.task, arguments.bridge_text_only)
     limit = read_limit(model, processor.tokenizer)
     length = limit if arguments.max_text_length is None else min(arguments.max_text_length, limit)
     examples = [

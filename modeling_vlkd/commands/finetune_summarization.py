@@ -6,6 +6,7 @@ from transformers import set_seed
 
 from modeling_vlkd.evaluation.summarization import GENERATION, Document, read_documents
 from modeling_vlkd.evaluation.text_models import read_limit
+from modeling_vlkd.evaluation.text_tables import DEV, TRAIN
 from modeling_vlkd.publishing.provenance import Source
 from modeling_vlkd.trainers import VLKDDataCollator
 from modeling_vlkd.trainers.finetuning import FinetuningTrainer
@@ -44,8 +45,8 @@ class SummarizationArguments(FinetuneArguments):
         }
     )
     eval_data: str | None = field(default=None, metadata={"help": "The same to evaluate on, by ROUGE."})
-    train_split: str = field(default="train", metadata={"help": "Split of --train_data that is trained on."})
-    eval_split: str = field(default="validation", metadata={"help": "Split of --eval_data that is evaluated on."})
+    train_split: str = field(default=TRAIN, metadata={"help": "Split of --train_data that is trained on."})
+    eval_split: str = field(default=DEV, metadata={"help": "Split of --eval_data that is evaluated on."})
     document_column: str = field(default="document", metadata={"help": "Column of the texts to summarize."})
     summary_column: str = field(default="summary", metadata={"help": "Column of the summaries."})
     max_text_length: int | None = field(
@@ -76,8 +77,8 @@ def main(argv: list[str]) -> int:
         generation_num_beams=GENERATION["num_beams"],
     )
     arguments, card, training, checkpoint = parse(parser, argv, METRIC, ["eval_data"])
-    train = read(arguments, arguments.train_data, arguments.train_split)
-    held_out = read(arguments, arguments.eval_data, arguments.eval_split) if arguments.eval_data else None
+    train = read(arguments, arguments.train_data, arguments.train_split, TRAIN)
+    held_out = read(arguments, arguments.eval_data, arguments.eval_split, DEV) if arguments.eval_data else None
     trained_on = TrainedOn.of_texts(arguments.train_data, ([each.text, each.summary] for each in train))
     if checkpoint is not None:
         trained_on.refuse_other(checkpoint)
@@ -120,8 +121,8 @@ def main(argv: list[str]) -> int:
     return run(trainer, arguments, checkpoint, metric, example_of(training.output_dir))
 
 
-def read(arguments: SummarizationArguments, source: str, split: str) -> list[Document]:
-    return read_documents(source, split, arguments.document_column, arguments.summary_column)
+def read(arguments: SummarizationArguments, source: str, split: str, default: str) -> list[Document]:
+    return read_documents(source, split, default, arguments.document_column, arguments.summary_column)
 
 
 def examples(documents: list[Document]) -> list[dict[str, str]]:

@@ -8,17 +8,18 @@ import numpy as np
 
 from .errors import EvaluationError
 from .extra_packages import require_packages
-from .glue_files import DEV, GlueExample, read_glue, write_submission
+from .glue_files import GlueExample, read_glue, write_submission
 from .glue_tasks import PACKAGES, GlueTask, find_task, score_predictions
 from .report import Report, ScoredExample, bootstrap_interval
 from .text_models import TextClassifier
+from .text_tables import DEV
 
 
 class GlueBenchmark:
     """A task of GLUE as a benchmark; see `benchmark.py`.
 
-    A row holds the outputs of the model, `{"scores": [...]}`, one for each label; STS-B has one. `{"truncated": true}`
-    is said of an example that was cut.
+    A row holds the outputs of the model, `{"scores": [...]}`, in the order of the task's labels; STS-B has one.
+    `{"truncated": true}` is said of an example that was cut.
 
     Args:
         glue_task: or its name.
@@ -58,12 +59,17 @@ class GlueBenchmark:
         return sorted(range(len(self.examples)), key=lambda place: sum(map(len, self.examples[place].texts)))
 
     def predict(self, model: TextClassifier, positions: Sequence[int]) -> list[dict[str, Any]]:
-        """Classify examples by a model that speaks [`TextClassifier`]."""
+        """Classify examples by a model that speaks [`TextClassifier`].
+
+        Raises:
+            EvaluationError: the outputs of the model are not those of the task's labels.
+        """
+        order = self.glue_task.order_of(model.labels)
         columns = [list(column) for column in zip(*(self.examples[place].texts for place in positions))]
         cut = model.overlong(*columns)
         return [
             {"scores": scores} | ({"truncated": True} if truncated else {})
-            for scores, truncated in zip(model.classify(*columns).tolist(), cut, strict=True)
+            for scores, truncated in zip(model.classify(*columns)[:, order].tolist(), cut, strict=True)
         ]
 
     def decide(self, rows: Sequence[dict[str, Any]]) -> np.ndarray:

@@ -4,19 +4,20 @@ import csv
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import EvaluationError
 from .glue_tasks import GlueTask
+from .json_files import write_text_file
 from .tables import refuse_other_encodings
-from .text_tables import read_texts
+from .text_tables import DEV, TEST, TRAIN, read_texts, refuse_split_of_one_table
 
 
 logger = logging.getLogger(__name__)
 COLA = ("source", "label", "mark", "sentence")  # columns of CoLA's official files with labels, which name none
-TRAIN, DEV, TEST = "train", "validation", "test"  # splits, as `datasets` calls them
 UNLABELED = (-1, None, "", "-1")
 
 
@@ -35,7 +36,7 @@ class GlueExample:
     label: int | float | None = None
 
 
-def read_glue(task: GlueTask, source: str | Path, split: str = DEV) -> list[GlueExample]:
+def read_glue(task: GlueTask, source: str | Path, split: str = DEV, default: str = DEV) -> list[GlueExample]:
     """Read the examples of a task.
 
     Args:
@@ -43,19 +44,21 @@ def read_glue(task: GlueTask, source: str | Path, split: str = DEV) -> list[Glue
             JSON lines or parquet with the columns that `datasets` has for the task (`sentence` and `label` of SST-2);
             a folder that `datasets` has saved; or a Hub id.
         split: `train`, `validation` or `test`, of a source with several.
+        default: the split that one table is read for, which has no other.
 
     Raises:
-        EvaluationError: there is no such source or column, nothing in it, a text that is missing, or a label that the
-            task does not have; with its line or row.
+        EvaluationError: there is no such source, split or column, nothing in it, a text that is missing, or a label
+            that the task does not have; with its line or row.
     """
+    refuse_split_of_one_table(Path(source), split, default)
     path = official_file(task, Path(source), split)
     if path is not None:
         rows, texts, label = list(read_tsv(path, task)), task.texts_in_tsv or task.columns, task.label_in_tsv
         if not rows:
             raise EvaluationError(f"{path} holds no examples; fetch it again.")
     else:
-        split = f"{split}_{task.dev.removeprefix('dev_')}" if has_mnli_splits(task, source, split) else split
-        rows, texts, label = read_texts(source, task.columns, split, hub_config=task.name), task.columns, "label"
+        rows = read_texts(source, task.columns, split, task.hub_config, task.part)
+        texts, label = task.columns, "label"
     examples = [
         GlueExample(
             read_index(row.get("index", row.get("idx")), number, place),
@@ -75,11 +78,6 @@ def official_file(task: GlueTask, path: Path, split: str) -> Path | None:
         return path if path.suffix == ".tsv" else None
     name = {TRAIN: "train", DEV: task.dev, TEST: task.test}.get(split, split) + ".tsv"
     return next((file for file in (path / name, path / task.folder / name) if file.is_file()), None)
-
-
-def has_mnli_splits(task: GlueTask, source: str | Path, split: str) -> bool:
-    """Tell whether a saved MNLI has its splits for development apart, as `validation_matched`."""
-    return task.folder == "MNLI" and split != TRAIN and Path(source, f"{split}_{task.dev[4:]}").is_dir()
 
 
 def read_tsv(path: Path, task: GlueTask) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -172,8 +170,7 @@ def read_label(value: Any, task: GlueTask, place: str) -> int | float | None:
 def write_submission(folder: Path, task: GlueTask, indices: Sequence[int], predictions: Sequence[int | float]) -> Path:
     """Write predictions as the GLUE server takes them: `SST-2.tsv` with the columns `index` and `prediction`.
 
-    Scores of STS-B are brought into 0 to 5, beyond which the server refuses them. The file is written completely or,
-    if that fails, not at all.
+    Scores of STS-B are brought into 0 to 5, beyond which the server refuses them. The folder is made if need be.
 
     Raises:
         EvaluationError: it cannot be written there.
@@ -186,14 +183,7 @@ def write_submission(folder: Path, task: GlueTask, indices: Sequence[int], predi
             shown = task.labels[int(prediction)] if task.submits_names else str(int(prediction))
         lines.append(f"{index}\t{shown}")
     path = folder / f"{task.submission}.tsv"
-    partial = path.with_name(path.name + ".partial")
-    try:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be written ({error.strerror}); give another folder.") from error
+    with suppress(OSError):  # writing says what is in the way
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text_file(path, "\n".join(lines) + "\n")
     return path

@@ -1,5 +1,6 @@
 """The tasks of GLUE (arXiv:1804.07461) without WNLI, as data, and their official metrics."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,7 @@ class GlueTask:
     """What a task is made of.
 
     Args:
-        name: of its configuration on the Hub (`nyu-mll/glue`).
+        name: as `datasets` calls it.
         title: the official name, for people.
         columns: one text, or two, as `datasets` calls them.
         labels: names of the classes, by number; None where a number is predicted.
@@ -77,8 +78,41 @@ class GlueTask:
         return self.metrics[0]
 
     @property
+    def part(self) -> str:
+        """Give "matched" or "mismatched" of MNLI, as its splits end, and "" of other tasks."""
+        return self.dev.partition("_")[2]
+
+    @property
+    def hub_config(self) -> str:
+        """Name the configuration on the Hub (`nyu-mll/glue`); both parts of MNLI are in one."""
+        return self.name.removesuffix("_mismatched")
+
+    @property
     def num_labels(self) -> int:
         return len(self.labels) if self.labels else 1
+
+    def order_of(self, names: Sequence[str]) -> list[int]:
+        """Find which output of a model is that of each label, by the names that the model gives to its outputs.
+
+        Upper case, spaces, underscores and hyphens do not count. `LABEL_0`, `LABEL_1` and so on, as transformers calls
+        what nobody has named, are taken in their order, and so is the one output of a task without labels.
+
+        Raises:
+            EvaluationError: there are more or fewer outputs than labels, or they have other names.
+        """
+        found, wanted = [plain(name) for name in names], [plain(name) for name in self.labels or ()]
+        unnamed = [f"label{number}" for number in range(self.num_labels)]
+        if self.labels and sorted(found) == sorted(wanted):
+            return [found.index(name) for name in wanted]
+        if found == unnamed or (self.labels is None and len(found) == 1):
+            return list(range(self.num_labels))
+        remedy = "finetune it on this task"
+        if self.labels and len(names) == self.num_labels:
+            remedy += ", or name them as they are meant in `id2label` of its configuration"
+        raise EvaluationError(
+            f"{self.title} wants outputs for {', '.join(self.labels or ('one number',))}, and those of the "
+            f"model are {', '.join(names)}; {remedy}."
+        )
 
     def decide(self, scores: np.ndarray) -> np.ndarray:
         """Turn the outputs of a model, `(examples, num_labels)`, into classes or numbers: `(examples,)`.
@@ -135,15 +169,19 @@ TASKS = {
 }
 
 
+def plain(name: str) -> str:
+    """Write a name as names are compared, "Not-Entailment" as "notentailment"."""
+    return re.sub(r"[\s_-]", "", name.lower())
+
+
 def find_task(name: str) -> GlueTask:
     """Find a task by its name on the Hub or its official one, in upper or lower case.
 
     Raises:
         EvaluationError: there is none of that name.
     """
-    wanted = name.lower().replace("-", "").replace("_", "")
     for task in TASKS.values():
-        if wanted in {each.lower().replace("-", "").replace("_", "") for each in (task.name, task.submission)}:
+        if plain(name) in {plain(task.name), plain(task.submission)}:
             return task
     raise EvaluationError(f"GLUE has no task {name!r}; choose one of {', '.join(TASKS)}.")
 

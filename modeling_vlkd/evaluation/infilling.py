@@ -32,7 +32,7 @@ from .errors import EvaluationError
 from .json_files import read_text
 from .models import kind_of, load_processor, load_weights, move, read_config
 from .random_numbers import mix
-from .report import LEVEL, RESAMPLES, Report, ScoredExample
+from .report import Report, ScoredExample, bootstrap_ratio
 from .text_infilling import TextInfilling
 from .vlkd_model import evaluating
 
@@ -289,17 +289,3 @@ def read_lines(path: Path, limit: int | None = None) -> dict[int, str]:
     if not lines:
         raise EvaluationError(f"{path} holds no text; {remedy}.")
     return lines
-
-
-def bootstrap_ratio(shares: np.ndarray, wholes: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Find where a ratio of sums over examples lies in 95 % of the samples drawn from these with replacement.
-
-    Args:
-        shares, wholes: `(examples,)`; the ratio is the sum of the ones over the sum of the others.
-    """
-    generator, ratios = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        drawn = generator.integers(len(shares), size=len(shares))
-        ratios.append(shares[drawn].sum() / max(wholes[drawn].sum(), 1))
-    low, high = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

@@ -45,7 +45,7 @@ def write_page(
     that cannot be read is named.
 
     Args:
-        tables: as those of [`Report.table`].
+        tables: as those of [`Report.tables`].
         seed: of the draw, also among examples of equal score.
         each: how many examples of each kind.
 

@@ -1,7 +1,7 @@
 """What an evaluation found: figures as JSON and as a table, with all that it takes to get them again."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -149,7 +149,22 @@ def bootstrap_interval(scores: Sequence[float], seed: int = 0) -> tuple[float, f
     Returns:
         The 2.5th and the 97.5th percentile of 1,000 means.
     """
-    values, generator = np.asarray(scores, dtype=float), np.random.default_rng(seed)
-    means = [values[generator.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    values = np.asarray(scores, dtype=float)
+    return bootstrap(lambda drawn: values[drawn].mean(), len(values), seed)
+
+
+def bootstrap_ratio(shares: np.ndarray, wholes: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Find the same of a ratio of sums over examples.
+
+    Args:
+        shares, wholes: `(examples,)`; the ratio is the sum of the ones over the sum of the others.
+    """
+    return bootstrap(lambda drawn: shares[drawn].sum() / max(wholes[drawn].sum(), 1), len(shares), seed)
+
+
+def bootstrap(figure: Callable[[np.ndarray], float], examples: int, seed: int) -> tuple[float, float]:
+    """Compute a figure of 1,000 samples, each given by the positions of its examples, and take both percentiles."""
+    generator = np.random.default_rng(seed)
+    figures = [figure(generator.integers(examples, size=examples)) for _ in range(RESAMPLES)]
+    low, high = np.quantile(figures, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -11,7 +11,7 @@ from .errors import EvaluationError
 from .extra_packages import require_packages
 from .report import Report, ScoredExample, bootstrap_interval
 from .text_models import TextWriter
-from .text_tables import read_texts
+from .text_tables import DEV, read_texts, refuse_split_of_one_table
 
 
 # ROUGE as it is published for XSum: F1, words stemmed. XSum's summaries are one sentence, and ROUGE-L is that of the
@@ -37,31 +37,29 @@ class Document:
 
 def read_documents(
     source: str | Path,
-    split: str = "validation",
+    split: str = DEV,
+    default: str = DEV,
     document_column: str = "document",
     summary_column: str = "summary",
-    id_column: str | None = None,
 ) -> list[Document]:
     """Read documents with their summaries from whatever [`read_texts`] reads.
 
     Args:
+        split: of a source that has several.
+        default: the split that one table is read for, which has no other.
         document_column, summary_column: by default those of XSum.
-        id_column: with what tells documents apart; by default their place is their id.
 
     Raises:
-        EvaluationError: a column is missing, a text is empty, or an id is there twice; with its line or row.
+        EvaluationError: there is no such source, split or column, or a text is empty; with its line or row.
     """
-    columns = [document_column, summary_column, *([id_column] if id_column else [])]
-    documents: dict[int | str, Document] = {}
+    refuse_split_of_one_table(Path(source), split, default)
+    columns, documents = (document_column, summary_column), []
     for number, (place, row) in enumerate(read_texts(source, columns, split)):
-        for name in (document_column, summary_column):
+        for name in columns:
             if not isinstance(row[name], str) or not row[name].strip():
                 raise EvaluationError(f"{place}: {name!r} is {row[name]!r:.40}; write a text or leave the row out.")
-        id = row[id_column] if id_column else number
-        if id in documents:
-            raise EvaluationError(f"{place}: {id_column!r} {id} is there twice; keep one of them.")
-        documents[id] = Document(id, row[document_column].strip(), row[summary_column].strip())
-    return list(documents.values())
+        documents.append(Document(number, row[document_column].strip(), row[summary_column].strip()))
+    return documents
 
 
 def score_summaries(summaries: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
@@ -96,9 +94,9 @@ class SummarizationBenchmark:
         self.ids = [document.id for document in documents]
 
     @classmethod
-    def read(cls, source: str | Path, split: str = "validation", **columns: str) -> "SummarizationBenchmark":
+    def read(cls, source: str | Path, split: str = DEV, **columns: str) -> "SummarizationBenchmark":
         """Read the documents as [`read_documents`] does."""
-        return cls(read_documents(source, split, **columns))
+        return cls(read_documents(source, split, DEV, **columns))
 
     def order(self) -> Sequence[int]:
         return sorted(range(len(self.documents)), key=lambda place: len(self.documents[place].text))

@@ -37,6 +37,10 @@ class TextWriter(Protocol):
 class TextClassifier(Protocol):
     """A model that gives a text, or a pair of texts, an output for each label."""
 
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the outputs, in their order: `LABEL_0`, `LABEL_1` and so on where they have none."""
+
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         """Compute the outputs, `(texts, labels)`, in float32 on the CPU.
 
@@ -130,6 +134,10 @@ class WriterAdapter(TextAdapter):
 
 class ClassifierAdapter(TextAdapter):
     """Lets a model with a classification head speak [`TextClassifier`]: a VLKD, or any of transformers."""
+
+    @property
+    def labels(self) -> list[str]:
+        return [str(name) for _, name in sorted(self.model.config.id2label.items())]
 
     def classify(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Tensor:
         rows = self.map(lambda inputs: self.model(**inputs).logits.float().cpu(), texts, pairs)

@@ -124,6 +124,11 @@ def answer_score(answer: str, references: Sequence[str]) -> float:
     return add_up(scores) / len(scores)
 
 
+def exact_score(answer: str, reference: str) -> float:
+    """Score an answer against the only one that is known: 1 if it is the same, upper and lower case alike, or 0."""
+    return float(answer.strip().lower() == reference.strip().lower())
+
+
 def score_answers(answers: Mapping[int, str], annotations: Mapping[int, VQAAnnotation]) -> VQAScores:
     """Compute the accuracy over all questions, over those of each type, and of each one.
 
