@@ -10,13 +10,12 @@ from . import vqa_files
 from .errors import EvaluationError
 from .json_entries import refuse
 from .json_files import read_json_file
-from .metrics import exact_match
 from .picture_files import find_picture_files
 from .protocol import VisionLanguageModel
 from .questions import read_questions
 from .report import Report, ScoredExample, bootstrap_interval
 from .shown_pictures import ShownPictures
-from .vqa_accuracy import VQAScores, normalize_answer, percent, score_answers
+from .vqa_accuracy import VQAScores, exact_score, normalize_answer, percent, score_answers
 from .vqa_files import VQAAnnotation, VQAQuestion, check_together
 
 
@@ -167,10 +166,7 @@ def report_answers(
 def score_exactly(answers: Mapping[int, str], annotations: Mapping[int, VQAAnnotation]) -> VQAScores:
     """Score answers against the one answer that is known to each question, upper and lower case alike, in percent."""
     check_together(answers, annotations)
-    each = {
-        number: 100 * exact_match([answers[number].strip().lower()], [known.answers[0].strip().lower()])
-        for number, known in annotations.items()
-    }
+    each = {number: 100 * exact_score(answers[number], known.answers[0]) for number, known in annotations.items()}
     by_question, by_answer = defaultdict(list), defaultdict(list)
     for number, score in each.items():
         by_question[annotations[number].question_type].append(score / 100)
