@@ -44,6 +44,11 @@ def test_a_loss_that_rose_is_said(losses, said, capsys):
     assert len(error.splitlines()) == bool(said)
 
 
+def test_a_loss_beside_a_reward_is_not_judged(capsys):
+    warn_of_rise("vlkd finetune", [{"loss": loss, "reward": 0.1} for loss in (-0.5, -0.2)])
+    assert capsys.readouterr().err == ""
+
+
 def test_an_example_asks_about_a_picture_of_the_users(tmp_path):
     assert "YOUR_PICTURE.jpg 'what is in the picture?'" in example_command("out", tmp_path)
     (tmp_path / "metadata.csv").write_text("file_name,caption\n")
