@@ -47,7 +47,7 @@ def refuse_diverged(fault: str | None, output_dir: str, learning_rate: float):
 
 
 def warn_of_rise(command: str, log: Sequence[dict[str, Any]]):
-    """Print a warning if the last logged loss is above the first one; where a reward is logged, the loss says nothing."""
+    """Print a warning if the last logged loss is above the first one, but not where a reward says how it goes."""
     losses = [entry["loss"] for entry in loss_entries(log) if "reward" not in entry]
     if losses and losses[-1] > losses[0]:
         print(
