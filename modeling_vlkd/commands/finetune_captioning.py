@@ -21,7 +21,7 @@ from modeling_vlkd.trainers.self_critical import BASELINES, CaptionReward, Pictu
 from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .config_file import with_config
-from .early_checks import last_values
+from .early_checks import is_on, last_values
 from .finetuning_run import (
     Metric,
     PictureTaskArguments,
@@ -119,7 +119,7 @@ class CaptioningArguments(PictureTaskArguments):
 
 
 def main(argv: list[str]) -> int:
-    is_second_stage = last_values(with_config(argv)).get("scst", "false").lower() in ("true", "1", "yes", "t", "y")
+    is_second_stage = is_on(last_values(with_config(argv)), "scst")
     parser = make_parser(
         CaptioningArguments,
         "captioning",
