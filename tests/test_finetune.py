@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from tiny_training import COLORS, tiny_model, tiny_processor
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.commands.finetuning_run import settings_of_evaluation
+from modeling_vlkd.commands.finetuning_run import evaluation_source, settings_of_evaluation
 from modeling_vlkd.commands.finetuning_tasks import TASKS, choose_task
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.trainers.card_trainer import TRAINED_ON
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +240,11 @@ def test_recipes_hold_flags_of_their_task(recipe: Path, world: Path, tmp_path: P
         main(["finetune", *flags(world, tmp_path), "--config", str(recipe)])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search("arguments are required: --(questions|glue_task|train_data)|expected either --dataset", error)
+
+
+def test_evaluation_data_are_the_training_data_only_of_the_same_split(tmp_path: Path):
+    def role(name: str, same_split: bool) -> str:
+        return evaluation_source(str(tmp_path / name), str(tmp_path), same_split=same_split).role
+
+    (tmp_path / "other").mkdir()
+    assert (role(".", True), role(".", False), role("other", True)) == (TRAINED_ON, "evaluation", "evaluation")

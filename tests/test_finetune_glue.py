@@ -45,6 +45,7 @@ def test_a_run_leaves_a_classifier_with_its_card(place: Path, capsys):
     card = (place / "out" / "README.md").read_text()
     assert "pipeline_tag: text-classification" in card
     assert "SST-2, accuracy" in card
+    assert "of the training data" not in card  # train.tsv and dev.tsv of one folder
     assert "| optim | `lamb` |" in card
     assert "trained on labeled texts (SST-2), with a new head" in card
     assert "visual-question-answering" not in card

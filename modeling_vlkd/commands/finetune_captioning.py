@@ -100,7 +100,7 @@ class CaptioningArguments(PictureTaskArguments):
         if self.references is not None:
             pictures = load_referenced_images(self.references, str(self.images), self.split)
         else:
-            pictures = self.load(self.split or "train")
+            pictures = self.load(str(self.train_split))
         if self.eval_references is not None:
             images = self.eval_images or self.images
             return pictures, load_referenced_images(self.eval_references, str(images), self.eval_split)
@@ -112,6 +112,10 @@ class CaptioningArguments(PictureTaskArguments):
 
     def load(self, split: str) -> Dataset:
         return load_captioned_images(str(self.dataset), split, self.image_column, self.caption_column)
+
+    @property
+    def train_split(self) -> str | None:
+        return self.split or (None if self.dataset is None else "train")
 
     @property
     def source(self) -> str:
@@ -165,9 +169,10 @@ def main(argv: list[str]) -> int:
             [Source.find("image-caption pairs", arguments.source, "dataset", note)],
             evaluation_source(
                 arguments.eval_references or (arguments.source if arguments.eval_split else None),
-                arguments.source if arguments.eval_split == arguments.split else "",
+                arguments.source,
                 "dataset",
                 arguments.eval_split or "",
+                same_split=arguments.eval_split == arguments.train_split,
             ),
         ),
     )

@@ -122,7 +122,13 @@ def main(argv: list[str]) -> int:
     source = Source.find(
         "texts with labels", arguments.train_data, "dataset", f"{task.title}, {len(data.train)} texts"
     )
-    evaluated = evaluation_source(arguments.eval_data, arguments.train_data, "dataset", task.title)
+    evaluated = evaluation_source(
+        arguments.eval_data,
+        arguments.train_data,
+        "dataset",
+        task.title,
+        same_split=arguments.eval_split == arguments.train_split or Path(arguments.train_data).is_file(),
+    )
     facts = facts_of(arguments, card, argv, data.trained_on, [source], evaluated)
     facts.tuned_on = f"labeled texts ({task.title})"
     if arguments.grid:

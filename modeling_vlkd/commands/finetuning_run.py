@@ -151,8 +151,8 @@ def settings_of_evaluation(given: Mapping[str, str], metric: str, greater_is_bet
     """Choose transformers' settings so that checkpoints are evaluated when they are saved, and the best one is kept.
 
     Args:
-        given: the flags that the user gave, which win. The last checkpoint is kept with `load_best_model_at_end false`,
-            and where evaluation and saving shall differ.
+        given: the flags that the user gave, which win. The last checkpoint is kept if `load_best_model_at_end` is
+            false, or if evaluation and saving shall differ.
     """
     counted = "steps" if given.keys() & {"eval_steps", "save_steps"} else "epoch"
     saved = given.get("save_strategy")
@@ -240,16 +240,19 @@ def facts_of(
     return RunFacts(provenance, settings, evaluated, evaluated, trained_on=trained_on)
 
 
-def evaluation_source(name: str | None, trained_on: str, kind: str = "model", note: str = "") -> Source:
+def evaluation_source(
+    name: str | None, trained_on: str, kind: str = "model", note: str = "", same_split: bool = True
+) -> Source:
     """Describe the evaluation data, and say so if they are the training data.
 
     Args:
         name, trained_on: files, folders or Hub ids.
         kind: "dataset" if they may be Hub ids of data sets.
+        same_split: whether the same split of both is read; a file that holds one table has no others.
     """
     if name is None:
         return UNNAMED
-    same = Path(name).exists() and Path(trained_on).exists() and Path(name).samefile(trained_on)
+    same = same_split and Path(name).exists() and Path(trained_on).exists() and Path(name).samefile(trained_on)
     return Source.find(TRAINED_ON if same else "evaluation", name, kind, note)
 
 
