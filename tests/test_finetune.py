@@ -161,6 +161,14 @@ def test_a_run_stops_early_and_says_that_it_did_not_get_better(world: Path, tmp_
             "--eval_questions {world}/questions.csv --eval_steps abc",
             "--eval_steps/--eval-steps: invalid float value: 'abc'",
         ),
+        ("--eval_images {world}/pictures", "--eval_images needs --eval_questions"),
+        ("--eval_annotations {world}/questions.csv", "--eval_annotations needs --eval_questions"),
+        ("--extra_images {world}/pictures", "--extra_images needs --extra_questions"),
+        ("--images {world}/pictures", "questions.csv names its pictures itself; leave --images out"),
+        (
+            "--eval_questions {world}/questions.csv --eval_images {world}/pictures",
+            "questions.csv names its pictures itself; leave --eval_images out",
+        ),
         ("--images {world}/nowhere", "nowhere does not exist; give a folder"),
     ],
 )
@@ -217,6 +225,8 @@ def test_captions_are_learnt_and_then_their_cider_raised(world: Path, tmp_path: 
         ("", "expected either --dataset, or --references and --images"),
         ("--dataset {world}/pictures --samples 1", "--samples 1: give 2 or more with --baseline mean"),
         ("--references {world}/questions.csv", "--references needs --images"),
+        ("--dataset {world}/pictures --images {world}/pictures", "--images needs --references"),
+        ("--dataset {world}/pictures --eval_images {world}/pictures", "--eval_images needs --eval_references"),
     ],
 )
 def test_half_of_the_captions_is_one_line(world: Path, tmp_path: Path, capsys, words: str, message: str):

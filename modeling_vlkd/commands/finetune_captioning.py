@@ -228,10 +228,14 @@ def tokenize_references(captions: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def refuse_half_the_data(parser: TrainingParser, arguments: CaptioningArguments):
-    """Stop unless there is a data set, or references with the folder of their pictures."""
+    """Stop unless there is a data set, or references with the folder of their pictures; and at a folder in vain."""
     if (arguments.dataset is None) == (arguments.references is None):
         parser.error("expected either --dataset, or --references and --images")
     if arguments.references is not None and arguments.images is None:
         parser.error("--references needs --images, the folder of the pictures")
+    if arguments.images is not None and arguments.references is None and arguments.eval_references is None:
+        parser.error("--images needs --references, the file of the captions; a --dataset holds its own pictures")
+    if arguments.eval_images is not None and arguments.eval_references is None:
+        parser.error("--eval_images needs --eval_references, the file of the captions")
     if arguments.eval_references is not None and (arguments.eval_images or arguments.images) is None:
         parser.error("--eval_references needs --eval_images, the folder of the pictures")
