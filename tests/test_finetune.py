@@ -11,9 +11,10 @@ from safetensors.torch import load_file
 from tiny_training import COLORS, tiny_model, tiny_processor
 
 from modeling_vlkd import VLKDForConditionalGeneration
-from modeling_vlkd.commands.finetuning_run import settings_that_keep_the_best
+from modeling_vlkd.commands.finetuning_run import evaluation_source, settings_of_evaluation
 from modeling_vlkd.commands.finetuning_tasks import TASKS, choose_task
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.trainers.card_trainer import TRAINED_ON
 
 
 @pytest.fixture(scope="module")
@@ -74,20 +75,43 @@ def test_the_help_of_a_task_names_the_others(task: str, capsys):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("given", "evaluated", "saved", "steps", "keeps_best"),
     [
-        ({}, ("epoch", 500.0)),
-        ({"eval_steps": "50"}, ("steps", 50.0)),
-        ({"save_strategy": "steps", "save_steps": "7"}, ("steps", 7.0)),
-        ({"eval_strategy": "steps"}, ("steps", 500.0)),
-        ({"eval_strategy": "no"}, None),
-        ({"eval_strategy": "epoch", "save_strategy": "no"}, None),
-        ({"load_best_model_at_end": "false"}, None),
+        ({}, "epoch", "epoch", "500", True),
+        ({"eval_steps": "50"}, "steps", "steps", "50", True),
+        ({"save_strategy": "steps", "save_steps": "7"}, "steps", "steps", "7", True),
+        ({"eval_strategy": "steps"}, "steps", "steps", "500", True),
+        ({"eval_strategy": "epoch", "save_strategy": "no"}, "epoch", "no", "500", False),
+        ({"save_strategy": "no"}, "epoch", "no", "500", False),
+        ({"save_strategy": "best"}, "epoch", "best", "500", True),
+        ({"load_best_model_at_end": "true"}, "epoch", "epoch", "500", True),
+        ({"load_best_model_at_end": ""}, "epoch", "epoch", "500", True),
+        ({"load_best_model_at_end": "false"}, "epoch", "epoch", "500", False),
     ],
 )
-def test_the_best_checkpoint_is_kept_unless_the_user_says_otherwise(given, expected):
-    chosen = settings_that_keep_the_best(given, "vqa_accuracy", True)
-    assert (chosen and (chosen["eval_strategy"], chosen["save_steps"])) == (expected or {})
+def test_the_best_checkpoint_is_kept_unless_the_user_says_otherwise(given, evaluated, saved, steps, keeps_best):
+    chosen = settings_of_evaluation(given, "vqa_accuracy", True)
+    assert (chosen["eval_strategy"], chosen["save_strategy"], chosen["save_steps"]) == (evaluated, saved, steps)
+    assert ("load_best_model_at_end" in chosen) == keeps_best
+
+
+def test_without_evaluations_nothing_is_chosen():
+    assert settings_of_evaluation({"eval_strategy": "no"}, "vqa_accuracy", True) == {}
+
+
+@pytest.mark.parametrize(("flag", "kept"), [("true", 0.6), ("false", 0.2)])
+def test_the_flag_says_whether_the_best_or_the_last_is_kept(
+    flag: str, kept: float, world: Path, tmp_path: Path, capsys, monkeypatch
+):
+    values = iter([0.1, 0.6, 0.2])
+    monkeypatch.setattr(
+        "modeling_vlkd.trainers.answered_questions.AnswerEvaluation.score",
+        lambda self, said: {"vqa_accuracy": next(values)},
+    )
+    words = [*flags(world, tmp_path), "--questions", str(world / "questions.csv"), "--num_train_epochs", "2"]
+    words += ["--eval_questions", str(world / "questions.csv"), "--load_best_model_at_end", flag]
+    assert main(["finetune", *words]) == 0
+    assert f"{kept:.2%} of 4 questions answered right" in capsys.readouterr().out
 
 
 def test_the_best_checkpoint_is_what_is_left(world: Path, tmp_path: Path, capsys, monkeypatch):
@@ -133,6 +157,18 @@ def test_a_run_stops_early_and_says_that_it_did_not_get_better(world: Path, tmp_
         ("--early_stopping_patience 0", "--early_stopping_patience 0: give 1 or more"),
         ("--lora 0", "--lora 0: give 1 or more, or leave it out"),
         ("--lora 4 --freeze_vision_tower false", "add --freeze_vision_tower true, or leave --lora out"),
+        (
+            "--eval_questions {world}/questions.csv --eval_steps abc",
+            "--eval_steps/--eval-steps: invalid float value: 'abc'",
+        ),
+        ("--eval_images {world}/pictures", "--eval_images needs --eval_questions"),
+        ("--eval_annotations {world}/questions.csv", "--eval_annotations needs --eval_questions"),
+        ("--extra_images {world}/pictures", "--extra_images needs --extra_questions"),
+        ("--images {world}/pictures", "questions.csv names its pictures itself; leave --images out"),
+        (
+            "--eval_questions {world}/questions.csv --eval_images {world}/pictures",
+            "questions.csv names its pictures itself; leave --eval_images out",
+        ),
         ("--images {world}/nowhere", "nowhere does not exist; give a folder"),
     ],
 )
@@ -166,13 +202,15 @@ def test_captions_are_learnt_and_then_their_cider_raised(world: Path, tmp_path: 
     assert "CIDEr 0" in capsys.readouterr().out
     first = state_of(tmp_path / "first")["log_history"]
     assert {"eval_CIDEr", "eval_Bleu_4", "eval_ROUGE_L", "eval_loss"} <= first[0].keys()
-    second = [*data, "--scst", "true", "--samples", "2", "--save_steps", "1", "--eval_strategy", "steps"]
+    second = [*data, "--scst", "--samples", "2", "--save_steps", "1", "--eval_strategy", "steps"]
     words = flags(tmp_path, tmp_path / "second")
     words[1] = str(tmp_path / "first")
     assert main(["finetune", *words, *second]) == 0
     logged = state_of(tmp_path / "second")["log_history"]
     assert all(0 <= entry["reward_share"] <= 1 for entry in logged if "reward" in entry)
-    assert "| scst | `True` |" in (tmp_path / "second" / "README.md").read_text()
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert "| scst | `True` |" in card
+    assert "| learning_rate | `1e-05` |" in card  # of the second stage
     frequencies = tmp_path / "second" / "document_frequencies.npz"
     before = frequencies.stat().st_mtime_ns
     more = [*second, "--max_steps", "3", "--resume_from_checkpoint", "true"]
@@ -187,6 +225,8 @@ def test_captions_are_learnt_and_then_their_cider_raised(world: Path, tmp_path: 
         ("", "expected either --dataset, or --references and --images"),
         ("--dataset {world}/pictures --samples 1", "--samples 1: give 2 or more with --baseline mean"),
         ("--references {world}/questions.csv", "--references needs --images"),
+        ("--dataset {world}/pictures --images {world}/pictures", "--images needs --references"),
+        ("--dataset {world}/pictures --eval_images {world}/pictures", "--eval_images needs --eval_references"),
     ],
 )
 def test_half_of_the_captions_is_one_line(world: Path, tmp_path: Path, capsys, words: str, message: str):
@@ -210,3 +250,11 @@ def test_recipes_hold_flags_of_their_task(recipe: Path, world: Path, tmp_path: P
         main(["finetune", *flags(world, tmp_path), "--config", str(recipe)])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search("arguments are required: --(questions|glue_task|train_data)|expected either --dataset", error)
+
+
+def test_evaluation_data_are_the_training_data_only_of_the_same_split(tmp_path: Path):
+    def role(name: str, same_split: bool) -> str:
+        return evaluation_source(str(tmp_path / name), str(tmp_path), same_split=same_split).role
+
+    (tmp_path / "other").mkdir()
+    assert (role(".", True), role(".", False), role("other", True)) == (TRAINED_ON, "evaluation", "evaluation")

@@ -1,6 +1,7 @@
 """`vlkd finetune --task glue`: one run, a grid that goes on, and mistakes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_a_run_leaves_a_classifier_with_its_card(place: Path, capsys):
     card = (place / "out" / "README.md").read_text()
     assert "pipeline_tag: text-classification" in card
     assert "SST-2, accuracy" in card
+    assert "of the training data" not in card  # train.tsv and dev.tsv of one folder
     assert "| optim | `lamb` |" in card
     assert "trained on labeled texts (SST-2), with a new head" in card
     assert "visual-question-answering" not in card
@@ -60,6 +62,11 @@ def test_an_adapter_trains_the_head_too(place: Path):
 
 
 def test_a_grid_leaves_the_best_model_and_all_figures_and_is_not_made_again(place: Path, monkeypatch, capsys):
+    (place / "SST-2" / "test.tsv").write_text("sentence\tlabel\na red box\t1\n")
+    other = AutoModelForSequenceClassification.from_pretrained("vlkd")
+    other.model.text_projection.weight.data += 1
+    shutil.copytree("vlkd", "other")
+    other.save_pretrained("other")
     points = [GridPoint(6, 1e-5, 1e-4), GridPoint(18, 3e-2, 1e-3)]
     monkeypatch.setattr(finetune_glue, "GLUE_GRID", points)
     words = [*COMMAND.split(), *QUICK.split(), "--grid", "true", "--save_strategy", "no", "--eval_strategy", "no"]
@@ -76,8 +83,15 @@ def test_a_grid_leaves_the_best_model_and_all_figures_and_is_not_made_again(plac
     assert main(words) == 0
     assert "Point " not in capsys.readouterr().out
     assert (place / "out" / "grid_results.json").read_text() == stamp
-    assert main([*words, "--seed", "1"]) == 2
-    assert "another grid: seed was 42 and is 1" in capsys.readouterr().err
+    for more, name in (
+        ("--seed 1", "seed was 42 and is 1"),
+        ("--warmup_steps 0", "warmup_steps was 0.1 and is 0"),
+        ("--max_text_length 5", "max_text_length was null and is 5"),
+        ("--eval_split test", "evaluated_on was"),
+        ("--checkpoint other", "weights was"),
+    ):
+        assert main([*words, *more.split()]) == 2
+        assert f"another grid: {name}" in capsys.readouterr().err
 
 
 BAD = {

@@ -1,12 +1,14 @@
 """`vlkd finetune --task summarization`: a run on documents and summaries, and mistakes."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from modeling_vlkd.commands.main import main
+from modeling_vlkd.evaluation.summarization import GENERATION
 
 
 COMMAND = "finetune --task summarization --checkpoint vlkd --train_data a.jsonl --eval_data a.jsonl --output_dir out"
@@ -33,7 +35,28 @@ def test_a_run_is_measured_by_rouge_and_loads(place: Path, capsys):
     measured = [entry for entry in state["log_history"] if "eval_rougeL" in entry]
     assert measured[0]["step"] == 0
     assert {"eval_rouge1", "eval_rouge2", "eval_loss"} <= measured[-1].keys()
-    assert "trained on documents and their summaries" in (place / "out" / "README.md").read_text()
+    card = (place / "out" / "README.md").read_text()
+    assert "trained on documents and their summaries" in card
+    for name in ("1", "2", "L"):  # the evaluation data are those that were trained on
+        value = measured[-1][f"eval_rouge{name}"]
+        assert f"| a.jsonl | ROUGE-{name}, of the training data | {value:.4g} |" in card
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_model_that_is_left_summarizes_by_itself_as_it_was_measured(beams: int, place: Path, caplog, monkeypatch):
+    words = [*COMMAND.replace(" --eval_data a.jsonl", "").split(), *QUICK.split(), "--max_steps", "1", "--lora", "2"]
+    assert main([*words, "--generation_num_beams", str(beams)]) == 0
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.clear()
+    model, tokenizer = AutoModelForImageTextToText.from_pretrained("out"), AutoTokenizer.from_pretrained("out")
+    model.save_pretrained("again")
+    inputs = tokenizer(["there is a red box here"], return_tensors="pt")
+    alone = model.generate(**inputs)
+    assert not caplog.records
+    assert 11 <= alone.shape[1] <= 62
+    other = AutoModelForImageTextToText.from_pretrained("vlkd").eval()
+    other.load_state_dict(model.state_dict())
+    assert alone.equal(other.generate(**inputs, **(GENERATION | {"num_beams": beams})))
 
 
 BAD = {

@@ -71,7 +71,7 @@ def test_a_stopped_grid_goes_on(tmp_path: Path):
 
 def test_another_grid_is_refused(tmp_path: Path):
     run_grid(tmp_path, POINTS, runs(0.1, 0.2, 0.3), "accuracy", IDENTITY)
-    with pytest.raises(ValueError, match="another grid: seed was 0 and is 1; choose another --output_dir"):
+    with pytest.raises(ValueError, match="results of another grid: seed was 0 and is 1; name another folder"):
         run_grid(tmp_path, POINTS, runs(0.1, 0.2, 0.3), "accuracy", IDENTITY | {"seed": 1})
 
 
@@ -79,3 +79,10 @@ def test_a_grid_that_diverged_everywhere_says_so(tmp_path: Path):
     with pytest.raises(ValueError, match="all runs diverged: lower the learning rates"):
         run_grid(tmp_path, POINTS, runs(None, None, None), "accuracy", IDENTITY)
     assert not kept(tmp_path)
+
+
+def test_a_broken_file_is_named_and_stays(tmp_path: Path):
+    (tmp_path / "grid.json").write_text('{"task": "r')
+    with pytest.raises(ValueError, match="cannot hold results"):
+        run_grid(tmp_path, POINTS, runs(0.1, 0.2, 0.3), "accuracy", IDENTITY)
+    assert (tmp_path / "grid.json").read_text() == '{"task": "r'

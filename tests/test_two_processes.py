@@ -47,3 +47,9 @@ def test_two_processes_count_each_example_once(of_two: Path):
     assert min(map(len, asked)) >= 4
     for each in seen:
         assert [row["square"] for row in each["rows"]] == [number**2 for number in range(11)]
+
+
+def test_a_grid_is_refused_in_two_processes(of_two: Path):
+    for rank in (0, 1):
+        assert "the grid runs in one process, and not in 2" in (of_two / f"grid-{rank}.txt").read_text()
+    assert not (of_two / "grid").exists()

@@ -3,6 +3,8 @@
 The tests run the same functions in their own process, with batches of twice the size, and compare.
 """
 
+import contextlib
+import io
 import json
 import os
 import socket
@@ -17,6 +19,7 @@ from squares import Squares
 from tiny_training import CAPTIONS, DIM, tiny_model, tiny_processor
 from transformers import Seq2SeqTrainingArguments, Trainer, TrainingArguments
 
+from modeling_vlkd.commands.finetune_glue import main as finetune_glue
 from modeling_vlkd.evaluation.running import run_benchmark
 from modeling_vlkd.trainers import VLKDDataCollator
 from modeling_vlkd.trainers.vqa_finetuning import VQAFinetuningTrainer, WeightedAnswersCollator
@@ -85,6 +88,15 @@ def evaluate(folder: Path, rank: int):
     (folder / f"seen-{rank}.json").write_text(json.dumps(seen))
 
 
+def refuse_grid(folder: Path, rank: int):
+    """Ask for a grid, and write down what is said."""
+    words = "--glue_task sst2 --checkpoint none --train_data none --eval_data none --grid true --use_cpu true"
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        finetune_glue([*words.split(), "--output_dir", str(folder / "grid")])
+    (folder / f"grid-{rank}.txt").write_text(said.getvalue())
+
+
 def train_all(rank: int, folder: Path, port: int):
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
@@ -92,6 +104,7 @@ def train_all(rank: int, folder: Path, port: int):
     for name, train in RUNS.items():
         train(folder / name, 2)
     evaluate(folder / "evaluated", rank)
+    refuse_grid(folder, rank)
     torch.distributed.destroy_process_group()
 
 

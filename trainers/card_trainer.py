@@ -33,6 +33,7 @@ IN_CARD_IF_CHANGED = (
 NO_LOSS = ("learning_rate", "epoch", "step", "grad_norm", "num_input_tokens_seen")  # in a log, beside the losses
 VQA = ("visual-question-answering", "accuracy", "questions answered right")
 CAPTIONING = {"CIDEr": "CIDEr", "Bleu_4": "BLEU-4", "ROUGE_L": "ROUGE-L"}  # by their names in an evaluation
+ROUGE = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 RETRIEVAL = {  # for each direction: its name in a card, and the metric with the number of candidates
     "retrieval_i2t": ("caption of a picture", "retrieval_pairs"),
     "retrieval_t2i": ("picture of a caption", "retrieval_pictures"),
@@ -204,6 +205,9 @@ def results_of(metrics: dict[str, float], facts: RunFacts) -> list[EvalResult]:
     for name, text in CAPTIONING.items():
         if name in metrics:
             results.append(result_on(facts.eval_pairs, "image-to-text", name.lower(), text, metrics[name]))
+    for name, text in ROUGE.items():
+        if name in metrics:
+            results.append(result_on(facts.eval_pairs, "summarization", name.lower(), text, metrics[name]))
     if "vqa_accuracy" in metrics:
         results.append(result_on(facts.eval_questions, *VQA, metrics["vqa_accuracy"]))
     return results

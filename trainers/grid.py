@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_vlkd.evaluation.json_files import write_json_file
+from modeling_vlkd.evaluation.running import claim
 
 
 IDENTITY, RESULT, RUN = "grid.json", "result.json", "run"
@@ -59,9 +60,9 @@ def run_grid(
         identity: what the results depend on besides the point: model, data and settings, as JSON can hold them.
 
     Raises:
-        ValueError: the folder holds a grid with another identity, or no point has a value.
+        ValueError: the folder holds a grid with another identity or cannot hold one, or no point has a value.
     """
-    claim(folder, identity)
+    claim(folder, identity, IDENTITY, "results", "grid")
     results: dict[str, dict[str, Any]] = {}
     for number, point in enumerate(points, 1):
         place = folder / point.name
@@ -86,19 +87,3 @@ def best_of(results: Mapping[str, Mapping[str, Any]], metric: str) -> str | None
     """Name the point with the greatest value, the first of equal ones; None if none has a value."""
     valued = [name for name, result in results.items() if result.get(metric) is not None]
     return max(valued, key=lambda name: results[name][metric], default=None)
-
-
-def claim(folder: Path, identity: Mapping[str, Any]):
-    """Write into a folder what grid it holds; stop at one that holds another."""
-    path, ours = folder / IDENTITY, json.loads(json.dumps(identity))
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json_file(path, ours, indent=2)
-        return
-    known = json.loads(path.read_text(encoding="utf-8"))
-    if differing := [name for name in {**known, **ours} if known.get(name) != ours.get(name)]:
-        name = differing[0]
-        raise ValueError(
-            f"{folder} holds the results of another grid: {name} was {known.get(name)!r} and is {ours.get(name)!r}; "
-            "choose another --output_dir."
-        )

@@ -1,6 +1,6 @@
 """Check the flags and paths of a training command before torch is imported, which takes seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from modeling_vlkd.publishing.provenance import is_hub_id
@@ -103,3 +103,10 @@ def last_values(words: Sequence[str]) -> dict[str, str]:
         elif option is not None and not values[option]:
             values[option] = word
     return values
+
+
+def is_on(values: Mapping[str, str], option: str, default: bool = False) -> bool:
+    """Read an option that is true or false, as `last_values` gives it; without a value, it is true."""
+    if option not in values:
+        return default
+    return values[option].lower() in ("", "true", "1", "yes", "t", "y")

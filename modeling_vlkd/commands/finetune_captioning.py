@@ -21,7 +21,7 @@ from modeling_vlkd.trainers.self_critical import BASELINES, CaptionReward, Pictu
 from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .config_file import with_config
-from .early_checks import last_values
+from .early_checks import is_on, last_values
 from .finetuning_run import (
     Metric,
     PictureTaskArguments,
@@ -100,7 +100,7 @@ class CaptioningArguments(PictureTaskArguments):
         if self.references is not None:
             pictures = load_referenced_images(self.references, str(self.images), self.split)
         else:
-            pictures = self.load(self.split or "train")
+            pictures = self.load(str(self.train_split))
         if self.eval_references is not None:
             images = self.eval_images or self.images
             return pictures, load_referenced_images(self.eval_references, str(images), self.eval_split)
@@ -114,12 +114,16 @@ class CaptioningArguments(PictureTaskArguments):
         return load_captioned_images(str(self.dataset), split, self.image_column, self.caption_column)
 
     @property
+    def train_split(self) -> str | None:
+        return self.split or (None if self.dataset is None else "train")
+
+    @property
     def source(self) -> str:
         return str(self.references or self.dataset)
 
 
 def main(argv: list[str]) -> int:
-    is_second_stage = last_values(with_config(argv)).get("scst", "false").lower() in ("true", "1", "yes", "t", "y")
+    is_second_stage = is_on(last_values(with_config(argv)), "scst")
     parser = make_parser(
         CaptioningArguments,
         "captioning",
@@ -165,9 +169,10 @@ def main(argv: list[str]) -> int:
             [Source.find("image-caption pairs", arguments.source, "dataset", note)],
             evaluation_source(
                 arguments.eval_references or (arguments.source if arguments.eval_split else None),
-                arguments.source if arguments.eval_split == arguments.split else "",
+                arguments.source,
                 "dataset",
                 arguments.eval_split or "",
+                same_split=arguments.eval_split == arguments.train_split,
             ),
         ),
     )
@@ -223,10 +228,14 @@ def tokenize_references(captions: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def refuse_half_the_data(parser: TrainingParser, arguments: CaptioningArguments):
-    """Stop unless there is a data set, or references with the folder of their pictures."""
+    """Stop unless there is a data set, or references with the folder of their pictures; and at a folder in vain."""
     if (arguments.dataset is None) == (arguments.references is None):
         parser.error("expected either --dataset, or --references and --images")
     if arguments.references is not None and arguments.images is None:
         parser.error("--references needs --images, the folder of the pictures")
+    if arguments.images is not None and arguments.references is None and arguments.eval_references is None:
+        parser.error("--images needs --references, the file of the captions; a --dataset holds its own pictures")
+    if arguments.eval_images is not None and arguments.eval_references is None:
+        parser.error("--eval_images needs --eval_references, the file of the captions")
     if arguments.eval_references is not None and (arguments.eval_images or arguments.images) is None:
         parser.error("--eval_references needs --eval_images, the folder of the pictures")

@@ -11,13 +11,15 @@ import torch
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from modeling_vlkd import VLKDForSequenceClassification, VLKDProcessor
 from modeling_vlkd.evaluation.glue_files import GlueExample, read_glue
 from modeling_vlkd.evaluation.glue_tasks import TASKS, GlueTask, find_task
 from modeling_vlkd.evaluation.json_files import write_json_file
 from modeling_vlkd.evaluation.text_models import read_limit
 from modeling_vlkd.evaluation.text_tables import DEV, TRAIN
 from modeling_vlkd.publishing.provenance import Source
-from modeling_vlkd.trainers.card_trainer import RunFacts, measured
+from modeling_vlkd.trainers.card_trainer import ALWAYS_IN_CARD, IN_CARD_IF_CHANGED, RunFacts, measured, plain
+from modeling_vlkd.trainers.feature_cache import fingerprint
 from modeling_vlkd.trainers.grid import GLUE_GRID, GridPoint, run_grid
 from modeling_vlkd.trainers.resumable_trainer import SaveOnInterrupt
 from modeling_vlkd.trainers.text_classification import (
@@ -46,6 +48,14 @@ from .pictures import load_checkpoint
 
 
 GRID = "grid"  # folder of the points' runs, in the output folder
+# Arguments of the trainer that a grid's results depend on, the same at all of its points.
+SAME_AT_ALL_POINTS = sorted(
+    {
+        *(*ALWAYS_IN_CARD, *IN_CARD_IF_CHANGED, "num_train_epochs", "max_steps", "greater_is_better"),
+        *("eval_strategy", "eval_steps", "save_strategy", "save_steps", "load_best_model_at_end"),
+    }
+    - {"per_device_train_batch_size", "learning_rate", "weight_decay"}
+)
 EXAMPLES = """\
   vlkd finetune --task glue --glue_task sst2 --checkpoint my-vlkd --train_data SST-2 --eval_data SST-2
   vlkd finetune --task glue --glue_task rte --checkpoint my-vlkd --train_data nyu-mll/glue --eval_data nyu-mll/glue \\
@@ -115,6 +125,8 @@ def main(argv: list[str]) -> int:
     task = find_task(named) if (named := name_of_task(argv)) else None
     arguments, card, training, checkpoint = parse(parser, argv, task.metric if task else "", ["eval_data"])
     task = find_task(arguments.glue_task)
+    if arguments.grid and training.world_size > 1:
+        parser.error(f"the grid runs in one process, and not in {training.world_size}; start it without a launcher")
     if arguments.grid and arguments.eval_data is None:
         parser.error("--grid needs --eval_data, to know which point is the best")
     data = read_data(arguments, task)
@@ -123,7 +135,13 @@ def main(argv: list[str]) -> int:
     source = Source.find(
         "texts with labels", arguments.train_data, "dataset", f"{task.title}, {len(data.train)} texts"
     )
-    evaluated = evaluation_source(arguments.eval_data, arguments.train_data, "dataset", task.title)
+    evaluated = evaluation_source(
+        arguments.eval_data,
+        arguments.train_data,
+        "dataset",
+        task.title,
+        same_split=arguments.eval_split == arguments.train_split or Path(arguments.train_data).is_file(),
+    )
     facts = facts_of(arguments, card, argv, data.trained_on, [source], evaluated)
     facts.tuned_on = f"labeled texts ({task.title})"
     if arguments.grid:
@@ -150,17 +168,27 @@ def read_data(arguments: GlueArguments, task: GlueTask) -> Data:
         if unlabeled:
             value = getattr(arguments, flag)
             raise ValueError(f"--{flag} {value}: example {unlabeled[0]} has no label; give a split with labels.")
-    texts = [[*example.texts, str(example.label)] for example in train]
-    return Data(task, train, held_out, TrainedOn.of_texts(arguments.train_data, texts))
+    return Data(task, train, held_out, describe(arguments.train_data, train))
+
+
+def describe(source: str, examples: Sequence[GlueExample]) -> TrainedOn:
+    return TrainedOn.of_texts(source, ([*example.texts, str(example.label)] for example in examples))
+
+
+def load_start(
+    arguments: GlueArguments, training: TrainingArguments, task: GlueTask
+) -> tuple[VLKDForSequenceClassification, VLKDProcessor]:
+    """Load the checkpoint with a head for the task, a new one if it has none: what a run begins with."""
+    _, processor = load_checkpoint(arguments.checkpoint, "cpu", torch.float32)  # says what is wrong with one
+    set_seed(training.seed)  # of the head, too
+    return new_classifier(arguments.checkpoint, task, arguments.bridge_text_only), processor
 
 
 def make_trainer(
     arguments: GlueArguments, training: TrainingArguments, data: Data, facts: RunFacts
 ) -> ClassificationTrainer:
     """Load the checkpoint with a new head, and put it together with the data."""
-    _, processor = load_checkpoint(arguments.checkpoint, "cpu", torch.float32)  # says what is wrong with one
-    set_seed(training.seed)  # of the head, too
-    model = new_classifier(arguments.checkpoint, data.task, arguments.bridge_text_only)
+    model, processor = load_start(arguments, training, data.task)
     limit = read_limit(model, processor.tokenizer)
     length = limit if arguments.max_text_length is None else min(arguments.max_text_length, limit)
     examples = [
@@ -200,11 +228,7 @@ def run_whole_grid(arguments: GlueArguments, training: TrainingArguments, data: 
     def run_point(point: GridPoint, folder: Path) -> dict[str, Any]:
         return train_at(point, folder / output.resolve().name, arguments, training, data, deepcopy(facts))
 
-    identity = {
-        **{"task": data.task.name, "checkpoint": arguments.checkpoint, "trained_on": data.trained_on.fingerprint},
-        **{"seed": training.seed, "epochs": training.num_train_epochs, "max_steps": training.max_steps},
-        **{"lamb": arguments.lamb, "lora": arguments.lora, "bridge_text_only": arguments.bridge_text_only},
-    }
+    identity = identity_of(arguments, training, data)
     result = run_grid(output / GRID, GLUE_GRID, run_point, data.task.metric, identity)
     shutil.copytree(result.folder / output.resolve().name, output, dirs_exist_ok=True)
     write_json_file(output / "grid_results.json", list(result.results.values()), indent=2)
@@ -212,6 +236,19 @@ def run_whole_grid(arguments: GlueArguments, training: TrainingArguments, data: 
     print(f"{metric_of(data).text.format(value)}, at the best of {len(result.results)} points, {result.best.name}.")
     print(f"The finetuned model is in {output}; try\n  {example_of(training.output_dir)}")
     return 0
+
+
+def identity_of(arguments: GlueArguments, training: TrainingArguments, data: Data) -> dict[str, Any]:
+    """Tell what the results of a grid depend on besides the points: settings, data, and what all runs begin with."""
+    start, _ = load_start(arguments, training, data.task)
+    names = ("lamb", "lora", "max_text_length", "early_stopping_patience")
+    return {
+        **{"task": data.task.name, "trained_on": data.trained_on.fingerprint},
+        "evaluated_on": describe(str(arguments.eval_data), data.eval or []).fingerprint,
+        **{name: plain(getattr(training, name)) for name in SAME_AT_ALL_POINTS},
+        **{name: getattr(arguments, name) for name in names},
+        **{"bridge_text_only": start.config.bridge_text_only, "weights": fingerprint(start)},
+    }
 
 
 def train_at(

@@ -1,8 +1,10 @@
 """`vlkd finetune --task summarization`: trains a distilled model to summarize texts, as those of XSum."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import set_seed
+from transformers.trainer_utils import unwrap_peft_model
 
 from modeling_vlkd.evaluation.summarization import GENERATION, Document, read_documents
 from modeling_vlkd.evaluation.text_models import read_limit
@@ -87,11 +89,12 @@ def main(argv: list[str]) -> int:
     model, processor = load_to_finetune(arguments, training)
     if arguments.bridge_text_only is not None:
         model.config.bridge_text_only = arguments.bridge_text_only
+    settings = GENERATION | {"num_beams": training.generation_num_beams}
+    unwrap_peft_model(model).generation_config.update(**settings)  # the model that is saved summarizes so by itself
     limit = read_limit(model, processor.tokenizer)
     length = limit if arguments.max_text_length is None else min(arguments.max_text_length, limit)
     evaluation = None
     if held_out:
-        settings = GENERATION | {"num_beams": training.generation_num_beams}
         evaluation = SummaryEvaluation(held_out, processor.tokenizer, length, settings)
     # The collator needs the columns `text` and `target`, which are no arguments of the model.
     training.remove_unused_columns = False
@@ -102,7 +105,12 @@ def main(argv: list[str]) -> int:
         argv,
         trained_on,
         [Source.find("documents with summaries", arguments.train_data, "dataset", note)],
-        evaluation_source(arguments.eval_data, arguments.train_data, "dataset"),
+        evaluation_source(
+            arguments.eval_data,
+            arguments.train_data,
+            "dataset",
+            same_split=arguments.eval_split == arguments.train_split or Path(arguments.train_data).is_file(),
+        ),
     )
     facts.tuned_on = "documents and their summaries"
     facts.settings["bridge_text_only"] = model.config.bridge_text_only

@@ -1,6 +1,7 @@
 """`vlkd finetune --task vqa`: trains a distilled model further on questions about pictures and their answers."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from transformers import set_seed
 
@@ -21,6 +22,7 @@ from .finetuning_run import (
     run,
 )
 from .outcome import example_command
+from .training_parser import TrainingParser
 
 
 EXAMPLES = """\
@@ -79,6 +81,7 @@ def main(argv: list[str]) -> int:
         per_device_train_batch_size=64,
     )
     arguments, card, training, checkpoint = parse(parser, argv, "vqa_accuracy", ["eval_questions"])
+    refuse_what_does_not_match(parser, arguments)
     rows, eval_rows = arguments.read()
     trained_on = TrainedOn.of_questions(arguments.questions, rows)
     if checkpoint is not None:
@@ -110,6 +113,18 @@ def main(argv: list[str]) -> int:
     metric = Metric("vqa_accuracy", f"{{:.2%}} of {len(eval_rows or [])} questions answered right")
     example = example_command(training.output_dir, rows[0]["image"], rows[0]["question"])
     return run(trainer, arguments, checkpoint, metric, example)
+
+
+def refuse_what_does_not_match(parser: TrainingParser, arguments: VQAArguments):
+    """Stop at answers or pictures without their questions, and at a folder for questions that name their pictures."""
+    for flag in ("eval_annotations", "eval_images", "extra_images"):
+        questions = f"{flag.partition('_')[0]}_questions"
+        if getattr(arguments, flag) is not None and getattr(arguments, questions) is None:
+            parser.error(f"--{flag} needs --{questions}, the file of the questions")
+    for prefix in ("", "extra_", "eval_"):
+        file, folder = getattr(arguments, f"{prefix}questions"), getattr(arguments, f"{prefix}images")
+        if folder is not None and Path(file).suffix in (".csv", ".jsonl"):
+            parser.error(f"--{prefix}questions {file} names its pictures itself; leave --{prefix}images out")
 
 
 def sources_of(arguments: VQAArguments, count: int) -> list[Source]:

@@ -16,7 +16,7 @@ from modeling_vlkd.trainers.trained_on import TrainedOn
 
 from .card_arguments import CardArguments, command_line
 from .config_file import with_config
-from .early_checks import last_values
+from .early_checks import is_on, last_values
 from .finetuning_tasks import other_tasks
 from .outcome import diverged, finish
 from .pictures import load_checkpoint
@@ -130,7 +130,7 @@ def parse(
     given = last_values(with_config(argv))
     has_evaluation = any(given.get(flag) for flag in eval_flags)
     if has_evaluation:
-        parser.set_defaults(eval_on_start=True, **settings_that_keep_the_best(given, metric, greater_is_better))
+        parser.set_defaults(eval_on_start=True, **settings_of_evaluation(given, metric, greater_is_better))
     arguments, card, training = parser.parse(argv)
     if training.eval_strategy != "no" and not has_evaluation:
         what = f"--{eval_flags[0]}"
@@ -147,27 +147,25 @@ def parse(
     return arguments, card, training, checkpoint
 
 
-def settings_that_keep_the_best(given: Mapping[str, str], metric: str, greater_is_better: bool) -> dict[str, Any]:
-    """Choose transformers' settings so that checkpoints are evaluated and the best one is kept.
+def settings_of_evaluation(given: Mapping[str, str], metric: str, greater_is_better: bool) -> dict[str, Any]:
+    """Choose transformers' settings so that checkpoints are evaluated when they are saved, and the best one is kept.
 
     Args:
-        given: the flags that the user gave. They win; none are chosen where evaluation and saving shall differ.
+        given: the flags that the user gave, which win. The last checkpoint is kept if `load_best_model_at_end` is
+            false, or if evaluation and saving shall differ.
     """
-    counts_steps = given.keys() & {"eval_steps", "save_steps"}
-    strategy = given.get("eval_strategy") or given.get("save_strategy") or ("steps" if counts_steps else "epoch")
-    if "load_best_model_at_end" in given or strategy == "no" or given.get("save_strategy", strategy) != strategy:
+    counted = "steps" if given.keys() & {"eval_steps", "save_steps"} else "epoch"
+    saved = given.get("save_strategy")
+    evaluated = given.get("eval_strategy") or (saved if saved in ("steps", "epoch") else counted)
+    if evaluated == "no":
         return {}
-    steps = given.get("eval_steps") or given.get("save_steps") or STEPS_APART
-    return {
-        **{
-            "eval_strategy": strategy,
-            "save_strategy": strategy,
-            "eval_steps": float(steps),
-            "save_steps": float(steps),
-        },
-        **{"load_best_model_at_end": True, "metric_for_best_model": metric, "greater_is_better": greater_is_better},
-        "save_total_limit": 2,  # the best and the last
-    }
+    saved = saved or evaluated
+    steps = given.get("eval_steps") or given.get("save_steps") or str(STEPS_APART)  # the parser says what is no number
+    chosen = {"eval_strategy": evaluated, "save_strategy": saved, "eval_steps": steps, "save_steps": steps}
+    if not is_on(given, "load_best_model_at_end", default=saved in (evaluated, "best")):
+        return chosen
+    best = {"load_best_model_at_end": True, "metric_for_best_model": metric, "greater_is_better": greater_is_better}
+    return chosen | best | {"save_total_limit": 2}  # the best and the last
 
 
 def load_to_finetune(
@@ -242,16 +240,19 @@ def facts_of(
     return RunFacts(provenance, settings, evaluated, evaluated, trained_on=trained_on)
 
 
-def evaluation_source(name: str | None, trained_on: str, kind: str = "model", note: str = "") -> Source:
+def evaluation_source(
+    name: str | None, trained_on: str, kind: str = "model", note: str = "", same_split: bool = True
+) -> Source:
     """Describe the evaluation data, and say so if they are the training data.
 
     Args:
         name, trained_on: files, folders or Hub ids.
         kind: "dataset" if they may be Hub ids of data sets.
+        same_split: whether the same split of both is read; a file that holds one table has no others.
     """
     if name is None:
         return UNNAMED
-    same = Path(name).exists() and Path(trained_on).exists() and Path(name).samefile(trained_on)
+    same = same_split and Path(name).exists() and Path(trained_on).exists() and Path(name).samefile(trained_on)
     return Source.find(TRAINED_ON if same else "evaluation", name, kind, note)
 
 

@@ -82,23 +82,32 @@ def run_benchmark(
     return [done[number] for number in benchmark.ids]
 
 
-def claim(folder: Path, identity: Mapping[str, Any]):
-    """Write into a folder what run it holds; stop at one that holds another."""
-    path = folder / IDENTITY
+def claim(folder: Path, identity: Mapping[str, Any], name: str = IDENTITY, what: str = "predictions", of: str = "run"):
+    """Write into a folder what it holds; stop at one that holds something else.
+
+    Args:
+        identity: what the content of the folder depends on, as JSON can hold it.
+        name: of the file that it is written to.
+        what, of: for messages: the folder holds predictions of another run.
+
+    Raises:
+        EvaluationError: the folder holds something else, or cannot be written; or its file cannot be read.
+    """
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{folder} cannot hold predictions ({error}); name another folder.") from error
+        raise EvaluationError(f"{folder} cannot hold {what} ({error}); name another folder.") from error
     if known is None:
         write_json_file(path, identity, indent=2)
         return
     ours = json.loads(json.dumps(identity))  # as it is when it has been in a file
-    if differing := [name for name in {**known, **ours} if known.get(name) != ours.get(name)]:
-        name = differing[0]
+    if differing := [key for key in {**known, **ours} if known.get(key) != ours.get(key)]:
+        key = differing[0]
         raise EvaluationError(
-            f"{folder} holds predictions of another run: {name} was {show_json(known.get(name))} and is "
-            f"{show_json(ours.get(name))}; name another folder, or delete it."
+            f"{folder} holds {what} of another {of}: {key} was {show_json(known.get(key))} and is "
+            f"{show_json(ours.get(key))}; name another folder, or delete it."
         )
 
 
