@@ -97,7 +97,15 @@ def test_every_room_is_listed_and_packaged():
 
 def test_the_top_level_is_what_every_repository_has():
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    built = {"build", "dist", "vlkd-demo", "vlkd-reproduce", "modeling_vlkd.egg-info"}
+    built = {
+        "build",
+        "dist",
+        "vlkd-demo",
+        "vlkd-evaluation",
+        "vlkd-finetuned",
+        "vlkd-reproduce",
+        "modeling_vlkd.egg-info",
+    }
     named = {"modeling_vlkd", "conversion", "trainers", "tests", "model_cards", "benchmarks", "docs"}
     assert named <= folders <= named | built
 

@@ -12,6 +12,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from modeling_vlkd import VLKDProcessor
 from modeling_vlkd.evaluation.caption_tokenizers import PYTHON_TOKENIZER, tokenize_texts
 from modeling_vlkd.evaluation.cider import FILE_NAME, count_once
+from modeling_vlkd.evaluation.extra_packages import require_packages
 from modeling_vlkd.publishing.provenance import Source
 from modeling_vlkd.trainers import VLKDDataCollator, load_captioned_images
 from modeling_vlkd.trainers.captioning_examples import CaptionEvaluation, PictureExamples, load_referenced_images
@@ -135,6 +136,8 @@ def main(argv: list[str]) -> int:
     )
     arguments, card, training, checkpoint = parse(parser, argv, "CIDEr", ["eval_split", "eval_references"])
     refuse_half_the_data(parser, arguments)
+    if arguments.scst or training.eval_strategy != "no":
+        require_packages("Scoring captions", "pycocoevalcap", "nltk")
     pictures, eval_pictures = arguments.read()
     trained_on = TrainedOn.of_pairs(arguments.source, arguments.split or "train", pictures)
     if checkpoint is not None:
