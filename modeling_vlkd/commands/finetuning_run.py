@@ -292,6 +292,7 @@ def tell(metric: Metric, trainer: CardTrainer) -> str:
     state = trainer.state
     value = measured(trainer.args, state)[metric.name]
     said = metric.text.format(value)
+    rank = "the best"
     before = next((each for each in state.log_history if f"eval_{metric.name}" in each and each["step"] == 0), None)
     if before is not None:
         start = before[f"eval_{metric.name}"]
@@ -299,7 +300,8 @@ def tell(metric: Metric, trainer: CardTrainer) -> str:
         trainer.run_facts.settings[f"{metric.name} before"] = round(start, 4)
         if (value <= start) if metric.greater_is_better else (value >= start):
             said += ", which it does not beat: train longer, or with a lower --learning_rate"
+            rank = "the best after it"
     if trainer.args.load_best_model_at_end and state.best_global_step:
-        said += f" (step {state.best_global_step} of {state.global_step}, the best)"
+        said += f" (step {state.best_global_step} of {state.global_step}, {rank})"
         trainer.run_facts.settings["best_step"] = state.best_global_step
     return said + "."
